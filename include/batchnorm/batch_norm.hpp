@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <batchnorm/activation.hpp>
+#include <batchnorm/executor.hpp>
+#include <batchnorm/normalize.hpp>
+#include <batchnorm/options.hpp>
+
+namespace batchnorm {
+
+/// The five outputs of the operator.
+template <Element T, ParameterOf<T> P>
+struct Outputs {
+  Tensor<T> output_x;         ///< y, the shape of x
+  Tensor<P> batch_mean;       ///< [C] training: batch mean; inference: copy of mean
+  Tensor<P> batch_variance;   ///< [C] training: biased batch variance; inference: copy of variance
+  Tensor<P> reserve_space_1;  ///< [C] what the gradient needs: the same mean
+  Tensor<P> reserve_space_2;  ///< [C] what the gradient needs: the same variance (never an inverse deviation)
+};
+
+/// The caller's buffers for the five outputs; each but output_x may be absent.
+template <Element T, ParameterOf<T> P>
+struct OutputViews {
+  TensorView<T> output_x;  ///< may be x itself
+  TensorView<P> batch_mean{};
+  TensorView<P> batch_variance{};
+  TensorView<P> reserve_space_1{};
+  TensorView<P> reserve_space_2{};
+};
+
+inline namespace BATCHNORM_KERNELS {
+namespace arguments {
+
+/// The extents of an owned y: those of x where x can be right; what is wrong with x is said by the call itself.
+inline Shape tensor_shape(const Shape& shape) {
+  for (const std::int64_t extent : shape.extents()) {
+    if (extent < 0) return Shape{0};
+  }
+  return shape.rank() == 0 ? Shape{0} : shape;
+}
+
+/// The number of channels for owned outputs, likewise.
+inline std::int64_t channels_of(const Shape& shape, Format format) noexcept {
+  return shape.rank() < 2 ? 0 : std::max<std::int64_t>(0, shape[cpu::channel_axis(shape, format)]);
+}
+
+/// Inference: copies of the given statistics, and y.
+template <class Checked, Element P>
+void infer(const cpu::Machine& machine, const Arguments& arguments, const Checked& checked, const cpu::ChannelArguments<P>& from) {
+  const auto copy_statistics = [&] {
+    for (int k = 0; k < 2; ++k) {
+      if (from.batch_mean[k] != nullptr) std::copy_n(from.running_mean, arguments.channels(), from.batch_mean[k]);
+      if (from.batch_variance[k] != nullptr) std::copy_n(from.running_variance, arguments.channels(), from.batch_variance[k]);
+    }
+  };
+  if (arguments.empty()) return copy_statistics();
+  cpu::normalize_with(machine, checked.input, checked.output, [&](const auto& coefficients) {
+    copy_statistics();
+    using C = std::remove_reference_t<decltype(*coefficients.center)>;
+    cpu::run(machine.isa, cpu::ConstantCoefficients<C, P>{from.running_mean, from.running_variance, from.scale, from.bias,
+                                                          from.epsilon, arguments.channels(), coefficients});
+  });
+}
+
+}  // namespace arguments
+
+/// The operator with a format that is known only at run time; all else as in BatchNorm.
+template <Element T, ParameterOf<T> P = parameter_t<T>, Epilogue<T> E = Identity>
+void batch_norm(Format format, const Options& options, std::type_identity_t<TensorView<const T>> x,
+                std::type_identity_t<TensorView<const P>> scale, std::type_identity_t<TensorView<const P>> bias,
+                std::type_identity_t<TensorView<P>> mean, std::type_identity_t<TensorView<P>> variance,
+                const OutputViews<T, P>& out, const E& epilogue = {}, const CallOptions& call = {});
+
+}  // namespace BATCHNORM_KERNELS
+
+/// Batch normalization, with the meaning of mindspore.ops.BatchNorm:
+///
+///   y[n,c,s] = epilogue(scale[c] * (x[n,c,s] - mean[c]) / sqrt(variance[c] + epsilon) + bias[c])
+///
+///   x, y            NCHW: [N, C, spatial...], NHWC: [N, spatial..., C]; rank 2 to 5; rank 2 is [N, C] in both
+///   scale, bias     [C], each may be absent (1 and 0)
+///   mean, variance  [C], the running statistics. Inference normalises with them. Training normalises with the mean and the
+///                   biased variance of the batch and updates them in place,
+///                   running = (1 - momentum) * running + momentum * batch, the variance by default with the unbiased one;
+///                   there they may be absent, both together.
+///
+/// y may be x itself, a residual may be y itself; nothing else may overlap. Statistics are carried in double. Reads x once
+/// (twice where a channel does not fit the cache), writes y once.
+/// m == 1 value per channel: y == bias, running variance finite. Empty batch: outputs empty or zero, running statistics
+/// untouched. A constant channel gives exactly bias. NaN and Inf stay within their channel.
+/// Results do not depend on the number of threads, nor on the run; between instruction sets they differ by rounding.
+///
+/// The operator is immutable: one object may be used by several threads at once.
+///
+/// @throws ShapeError   rank or an extent does not fit; the message names the argument, what was expected and what came
+/// @throws ValueError   an option out of range, null or misaligned data, arguments that overlap
+/// @throws std::bad_alloc
+/// On every exception all outputs and running statistics are as they were.
+template <Element T, Format F = Format::NCHW, ParameterOf<T> P = parameter_t<T>>
+class BatchNorm {
+ public:
+  /// @throws ValueError   epsilon not in (0, 1] or momentum not in [0, 1]
+  explicit BatchNorm(bool is_training = false, double epsilon = 1e-5, double momentum = 0.1)
+      : BatchNorm(Options{.is_training = is_training, .epsilon = epsilon, .momentum = momentum}) {}
+  explicit BatchNorm(const Options& options) : options_(options) { arguments::check_options("batchnorm::BatchNorm", options); }
+
+  const Options& options() const noexcept { return options_; }
+
+  /// All five outputs, owned.
+  template <Epilogue<T> E = Identity>
+  Outputs<T, P> operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias, TensorView<P> mean,
+                           TensorView<P> variance, const E& epilogue = {}, const CallOptions& call = {}) const {
+    const Shape channels{arguments::channels_of(x.shape(), F)};
+    Outputs<T, P> out{Tensor<T>(arguments::tensor_shape(x.shape())), Tensor<P>(channels), Tensor<P>(channels), Tensor<P>(channels), Tensor<P>(channels)};
+    batch_norm<T, P>(F, options_, x, scale, bias, mean, variance,
+                     {out.output_x, out.batch_mean, out.batch_variance, out.reserve_space_1, out.reserve_space_2}, epilogue, call);
+    return out;
+  }
+
+  /// All outputs that `out` names, into the caller's buffers.
+  template <Epilogue<T> E = Identity>
+  void operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias, TensorView<P> mean,
+                  TensorView<P> variance, const OutputViews<T, P>& out, const E& epilogue = {},
+                  const CallOptions& call = {}) const {
+    batch_norm<T, P>(F, options_, x, scale, bias, mean, variance, out, epilogue, call);
+  }
+
+  /// The short call: only y.
+  template <Epilogue<T> E = Identity>
+  Tensor<T> output_x(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias, TensorView<P> mean,
+                     TensorView<P> variance, const E& epilogue = {}, const CallOptions& call = {}) const {
+    Tensor<T> y(arguments::tensor_shape(x.shape()));
+    batch_norm<T, P>(F, options_, x, scale, bias, mean, variance, {.output_x = y}, epilogue, call);
+    return y;
+  }
+
+ private:
+  Options options_;
+};
+
+// ------------------------------------------------------------------------------------------------------------------------------
+
+inline namespace BATCHNORM_KERNELS {
+
+template <Element T, ParameterOf<T> P, Epilogue<T> E>
+void batch_norm(Format format, const Options& options, std::type_identity_t<TensorView<const T>> x,
+                std::type_identity_t<TensorView<const P>> scale, std::type_identity_t<TensorView<const P>> bias,
+                std::type_identity_t<TensorView<P>> mean, std::type_identity_t<TensorView<P>> variance,
+                const OutputViews<T, P>& out, const E& epilogue, const CallOptions& call) {
+  constexpr std::string_view name = "batchnorm::BatchNorm";
+  arguments::check_options(name, options);
+  arguments::Arguments arguments(name, x, format);
+  const arguments::NormalizeArguments<T, E> checked(arguments, x, out.output_x, epilogue);
+  cpu::ChannelArguments<P> channels;
+  channels.scale = arguments.channel_vector("scale", scale);
+  channels.bias = arguments.channel_vector("bias", bias);
+  channels.batch_mean[0] = arguments.channel_vector("batch_mean", out.batch_mean);
+  channels.batch_variance[0] = arguments.channel_vector("batch_variance", out.batch_variance);
+  channels.batch_mean[1] = arguments.channel_vector("reserve_space_1", out.reserve_space_1);
+  channels.batch_variance[1] = arguments.channel_vector("reserve_space_2", out.reserve_space_2);
+  arguments.check_together("mean", mean.present(), "variance", variance.present());
+  if (!options.is_training) arguments.check_present("mean", mean.present(), "inference normalises with it");
+  channels.running_mean = arguments.channel_vector("mean", mean);
+  channels.running_variance = arguments.channel_vector("variance", variance);
+  channels.epsilon = options.epsilon;
+  channels.momentum = arguments::momentum_of(name, options, call);
+  arguments.check_overlap();
+  const cpu::Machine machine = arguments::machine_of(call);
+  if (options.is_training && arguments.empty()) {
+    channels.write_empty_batch(arguments.channels());
+  } else if (options.is_training) {
+    channels.variance_factor = arguments::variance_factor(options, arguments.geometry().values());
+    channels.keeps_if_not_finite = options.not_finite == NotFinite::keep;
+    cpu::train(machine, checked.input, checked.output, channels);
+  } else {
+    arguments::infer(machine, arguments, checked, channels);
+  }
+}
+
+}  // namespace BATCHNORM_KERNELS
+}  // namespace batchnorm

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Every public header that needs nothing optional.
+#include <batchnorm/activation.hpp>
+#include <batchnorm/batch_norm.hpp>
+#include <batchnorm/element.hpp>
+#include <batchnorm/errors.hpp>
+#include <batchnorm/executor.hpp>
+#include <batchnorm/format.hpp>
+#include <batchnorm/isa.hpp>
+#include <batchnorm/moments.hpp>
+#include <batchnorm/normalize.hpp>
+#include <batchnorm/options.hpp>
+#include <batchnorm/tensor.hpp>
+#include <batchnorm/thread_team.hpp>
+#include <batchnorm/version.hpp>

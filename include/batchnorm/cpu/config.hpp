@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The compiler's own flags add to the target attributes of the shells: under -march=skylake-avx512 even the baseline kernels
+// hold AVX-512 code, and the linker keeps only one of two functions of the same name. So everything that computes lives in an
+// inline namespace that names those flags, and two translation units compiled differently share no kernel.
+#if defined(__AVX2__)
+#define BATCHNORM_FLAG_AVX2 avx2_
+#else
+#define BATCHNORM_FLAG_AVX2
+#endif
+#if defined(__FMA__)
+#define BATCHNORM_FLAG_FMA fma_
+#else
+#define BATCHNORM_FLAG_FMA
+#endif
+#if defined(__AVX512F__)
+#define BATCHNORM_FLAG_AVX512 avx512_
+#else
+#define BATCHNORM_FLAG_AVX512
+#endif
+#if defined(__FAST_MATH__)
+#define BATCHNORM_FLAG_MATH fast
+#else
+#define BATCHNORM_FLAG_MATH exact
+#endif
+
+#define BATCHNORM_JOIN_EXPANDED(a, b, c, d) kernels_##a##b##c##d
+#define BATCHNORM_JOIN(a, b, c, d) BATCHNORM_JOIN_EXPANDED(a, b, c, d)
+#define BATCHNORM_KERNELS BATCHNORM_JOIN(BATCHNORM_FLAG_AVX2, BATCHNORM_FLAG_FMA, BATCHNORM_FLAG_AVX512, BATCHNORM_FLAG_MATH)
+
+// A kernel's body has no target attribute of its own: it takes its instruction set from the shell that it is inlined into.
+#define BATCHNORM_INLINE __attribute__((always_inline)) inline
+
+// Arrays of accumulators are registers only when the loop over them is unrolled.
+#if defined(__clang__)
+#define BATCHNORM_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define BATCHNORM_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+// Targets of the shells and of the few functions that need an intrinsic.
+#define BATCHNORM_TARGET_V3 "avx2,fma,f16c"
+#define BATCHNORM_TARGET_V4 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <batchnorm/cpu/config.hpp>
+#include <batchnorm/isa.hpp>
+
+namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
+
+// A kernel is a struct of arguments with `template <int Bytes> void run() const`, always inlined. One shell per instruction
+// set gives its body a target; the body never names its width.
+
+template <class Kernel>
+void run_baseline(const Kernel& kernel) noexcept {
+  kernel.template run<16>();
+}
+
+#if defined(__x86_64__)
+template <class Kernel>
+[[gnu::target(BATCHNORM_TARGET_V3)]] void run_v3(const Kernel& kernel) noexcept {
+  kernel.template run<32>();
+}
+
+template <class Kernel>
+[[gnu::target(BATCHNORM_TARGET_V4)]] void run_v4(const Kernel& kernel) noexcept {
+  kernel.template run<64>();
+}
+#endif
+
+/// Runs the kernel on that instruction set, which is not below compiled_isa().
+template <class Kernel>
+void run(Isa isa, const Kernel& kernel) noexcept {
+#if defined(__x86_64__)
+  if (isa == Isa::x86_64_v4) return run_v4(kernel);
+  if constexpr (compiled_isa() <= Isa::x86_64_v3) {
+    if (isa == Isa::x86_64_v3) return run_v3(kernel);
+  }
+#endif
+  if constexpr (compiled_isa() == Isa::baseline) run_baseline(kernel);
+}
+
+}  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// What every public call checks of its arguments, once, before anything is written.
+
+#include <array>
+#include <charconv>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include <batchnorm/cpu/geometry.hpp>
+#include <batchnorm/options.hpp>
+
+namespace batchnorm::inline BATCHNORM_KERNELS::arguments {
+
+/// The shortest text that reads back as that number: "1.5", "nan", "inf".
+inline std::string to_string(double value) {
+  std::array<char, 32> text;
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
+  return {text.data(), end};
+}
+
+inline void check_epsilon(std::string_view call, double epsilon) {
+  if (epsilon > 0 && epsilon <= 1) return;
+  batchnorm::detail::fail<ValueError>(std::string(call) + ": epsilon is " + to_string(epsilon) + ", it must be in (0, 1]");
+}
+
+inline void check_options(std::string_view call, const Options& options) {
+  check_epsilon(call, options.epsilon);
+  if (options.momentum >= 0 && options.momentum <= 1) return;
+  batchnorm::detail::fail<ValueError>(std::string(call) + ": momentum is " + to_string(options.momentum) +
+                                      ", it must be in [0, 1]");
+}
+
+/// The momentum of one call.
+inline double momentum_of(std::string_view call, const Options& options, const CallOptions& call_options) {
+  const std::int64_t number = call_options.batch_number;
+  if (number < 0) {
+    batchnorm::detail::fail<ValueError>(std::string(call) + ": batch_number is " + std::to_string(number) +
+                                        ", it must be 0 (use momentum) or count from 1");
+  }
+  return number == 0 ? options.momentum : 1.0 / static_cast<double>(number);
+}
+
+/// The arguments of one call: checks each against x, then all against each other.
+class Arguments {
+ public:
+  /// Checks the rank and the extents of x. Where x is not empty its layout is found as well.
+  template <class T>
+  Arguments(std::string_view call, const TensorView<T>& x, Format format) : call_(call), shape_(x.shape()), format_(format) {
+    if (!x.present()) fail<ValueError>("x is absent");
+    if (shape_.rank() < 2 || shape_.rank() > 5) {
+      fail<ShapeError>("x has rank " + std::to_string(shape_.rank()) + ", expected 2 to 5" + about_x());
+    }
+    elements_ = element_count(shape_, std::string(call) + ": x");
+    channels_ = shape_[cpu::channel_axis(shape_, format)];
+    if (elements_ == 0) return;
+    check_data("x", x);
+    const auto geometry = cpu::geometry_of(shape_, x.strides(), format);
+    if (!geometry) refuse_strides("x", x.strides());
+    geometry_ = *geometry;
+    add_tensor("x", x, Role::input);
+  }
+
+  /// A call without x: only channel vectors.
+  Arguments(std::string_view call, std::int64_t channels) : call_(call), channels_(channels) {}
+
+  std::int64_t channels() const noexcept { return channels_; }
+  bool empty() const noexcept { return elements_ == 0; }
+  const cpu::Geometry& geometry() const noexcept { return geometry_; }
+
+  /// An argument of the shape of x, laid out as x is, though perhaps with other strides. Where x is not empty, its pitch.
+  template <class T>
+  cpu::Pitch tensor(std::string_view name, const TensorView<T>& view) {
+    if (!view.present()) fail<ValueError>(std::string(name) + " is absent");
+    if (view.shape() != shape_) {
+      fail<ShapeError>(std::string(name) + " has shape " + batchnorm::to_string(view.shape()) + ", expected the shape of x" +
+                       about_x());
+    }
+    if (empty()) return {};
+    check_data(name, view);
+    if (!cpu::pitch_in(geometry_, shape_, view.strides(), format_)) refuse_strides(name, view.strides());
+    return add_tensor(name, view, std::is_const_v<T> ? Role::input : Role::output);
+  }
+
+  /// The pitch of x, once it is known not to be empty.
+  template <class T>
+  cpu::Pitch pitch(const TensorView<T>& view) const noexcept {
+    return cpu::pitch_in(geometry_, shape_, view.strides(), format_).value_or(cpu::Pitch{});
+  }
+
+  /// An argument of shape [C]; null when it is absent.
+  template <class P>
+  P* channel_vector(std::string_view name, const TensorView<P>& view) {
+    if (!view.present()) return nullptr;
+    check_vector(name, view.shape());
+    if (channels_ == 0) return nullptr;
+    check_data(name, view);
+    if (view.strides()[0] != 1 && channels_ > 1) {
+      fail<ValueError>(std::string(name) + " has stride " + std::to_string(view.strides()[0]) +
+                       ", the elements of a channel vector must lie next to each other");
+    }
+    add({name, address(view.data()), channels_ * static_cast<std::int64_t>(sizeof(P)), 0, 0, {},
+         std::is_const_v<P> ? Role::input : Role::output, false});
+    return view.data();
+  }
+
+  /// Both or neither.
+  void check_together(std::string_view first, bool has_first, std::string_view second, bool has_second) const {
+    if (has_first == has_second) return;
+    const auto [given, missing] = has_first ? std::pair(first, second) : std::pair(second, first);
+    fail<ValueError>(std::string(missing) + " is absent while " + std::string(given) + " is given; they come together");
+  }
+
+  void check_present(std::string_view name, bool present, std::string_view reason) const {
+    if (!present) fail<ValueError>(std::string(name) + " is absent, " + std::string(reason));
+  }
+
+  /// Moments of the channels of x, of at least one value where x has any.
+  void check_moments(std::int64_t channels, std::int64_t count) const {
+    if (channels != channels_) {
+      fail<ShapeError>("moments have " + std::to_string(channels) + " channels, expected C = " + std::to_string(channels_) + about_x());
+    }
+    if (count == 0 && !empty()) fail<ValueError>("moments are those of no values, they cannot normalise x" + about_x());
+  }
+
+  /// No output shares an element with another argument, but for y == x and y == residual with the same strides.
+  void check_overlap() const {
+    for (std::size_t i = 0; i < count_; ++i) {
+      if (regions_[i].role != Role::output) continue;
+      if (overlaps_itself(regions_[i])) {
+        fail<ValueError>(std::string(regions_[i].name) + " overlaps itself: its strides put several elements in one place");
+      }
+      for (std::size_t j = 0; j < count_; ++j) {
+        if (i == j || (j < i && regions_[j].role == Role::output)) continue;
+        if (!are_disjoint(regions_[i], regions_[j]) && !may_coincide(regions_[i], regions_[j])) refuse_overlap(i, j);
+      }
+    }
+  }
+
+  template <class Error>
+  [[noreturn]] void fail(const std::string& what) const {
+    batchnorm::detail::fail<Error>(std::string(call_) + ": " + what);
+  }
+
+ private:
+  enum class Role { input, output };
+
+  /// The bytes of an argument: `inner` of them at begin, again every `outer` bytes up to `span`.
+  struct Region {
+    std::string_view name;
+    std::uintptr_t begin;
+    std::int64_t span, outer, inner;
+    cpu::Pitch pitch;
+    Role role;
+    bool is_tensor;
+  };
+
+  std::string about_x() const {
+    if (shape_.rank() == 0) return "";
+    return " (x is " + batchnorm::to_string(shape_) + ", " + std::string(batchnorm::to_string(format_)) + ")";
+  }
+
+  void check_vector(std::string_view name, const Shape& shape) const {
+    if (shape.rank() != 1) {
+      fail<ShapeError>(std::string(name) + " has shape " + batchnorm::to_string(shape) + ", expected [C] = [" +
+                       std::to_string(channels_) + "]" + about_x());
+    }
+    if (shape[0] != channels_) {
+      fail<ShapeError>(std::string(name) + " has " + std::to_string(shape[0]) + " elements, expected C = " +
+                       std::to_string(channels_) + about_x());
+    }
+  }
+
+  template <class T>
+  void check_data(std::string_view name, const TensorView<T>& view) const {
+    if (view.data() == nullptr) {
+      fail<ValueError>(std::string(name) + " has a null pointer for its data, its shape is " + batchnorm::to_string(view.shape()));
+    }
+    if (address(view.data()) % alignof(T) != 0) {
+      fail<ValueError>(std::string(name) + " is misaligned: its address is not a multiple of " + std::to_string(alignof(T)) +
+                       ", the alignment of " + std::string(element_name<std::remove_const_t<T>>()));
+    }
+  }
+
+  [[noreturn]] void refuse_strides(std::string_view name, const Strides& strides) const {
+    std::string text = "[";
+    for (int axis = 0; axis < shape_.rank(); ++axis) {
+      text.append(axis == 0 ? "" : ", ").append(std::to_string(strides[static_cast<std::size_t>(axis)]));
+    }
+    if (name == "x") {
+      fail<ValueError>("x has strides " + text + "]; supported are tensors where the spatial values of a channel, or the channels "
+                       "of a position, lie next to each other" + about_x());
+    }
+    fail<ValueError>(std::string(name) + " has strides " + text + "], which is another memory layout than that of x (" +
+                     (geometry_.channels_last ? "channels" : "the spatial values of a channel") + " next to each other)" + about_x());
+  }
+
+  static std::uintptr_t address(const volatile void* p) noexcept { return reinterpret_cast<std::uintptr_t>(p); }
+
+  template <class T>
+  cpu::Pitch add_tensor(std::string_view name, const TensorView<T>& view, Role role) {
+    const cpu::Geometry& g = geometry_;
+    const cpu::Pitch p = pitch(view);
+    constexpr auto size = static_cast<std::int64_t>(sizeof(T));
+    const std::int64_t inner = (g.c - 1) * p.channel + g.s;
+    const std::int64_t first = std::min<std::int64_t>(0, (g.n - 1) * p.outer);  // strides may run backwards
+    const std::int64_t span = (g.n - 1) * (p.outer < 0 ? -p.outer : p.outer) + inner;
+    add({name, address(view.data() + first), span * size, (g.n == 1 ? 0 : p.outer) * size, inner * size, p, role, true});
+    return p;
+  }
+
+  void add(const Region& region) { regions_[count_++] = region; }
+
+  bool overlaps_itself(const Region& r) const noexcept {
+    if (!r.is_tensor) return false;
+    const bool channels_meet = geometry_.c > 1 && r.pitch.channel < geometry_.s;
+    return channels_meet || (geometry_.n > 1 && (r.outer < 0 ? -r.outer : r.outer) < r.inner);
+  }
+
+  static bool are_disjoint(const Region& a, const Region& b) noexcept {
+    const auto end = [](const Region& r) { return r.begin + static_cast<std::uintptr_t>(r.span); };
+    if (end(a) <= b.begin || end(b) <= a.begin) return true;
+    // Slices of one larger tensor: the same period, and the two keep apart within it.
+    if (a.outer <= 0 || a.outer != b.outer) return false;
+    const auto difference = static_cast<std::int64_t>(b.begin - a.begin) % a.outer;
+    const std::int64_t delta = difference < 0 ? difference + a.outer : difference;
+    return delta >= a.inner && a.outer - delta >= b.inner;
+  }
+
+  static bool may_coincide(const Region& output, const Region& other) noexcept {
+    return output.is_tensor && other.is_tensor && other.role == Role::input && output.begin == other.begin &&
+           output.pitch == other.pitch;
+  }
+
+  [[noreturn]] void refuse_overlap(std::size_t output, std::size_t other) const {
+    fail<ValueError>(std::string(regions_[output].name) + " overlaps " + std::string(regions_[other].name) +
+                     "; allowed is only output_x in the place of x or of the residual, with the same strides");
+  }
+
+  std::string_view call_;
+  Shape shape_;
+  Format format_ = Format::NCHW;
+  std::int64_t elements_ = 0;
+  std::int64_t channels_ = 0;
+  cpu::Geometry geometry_;
+  std::array<Region, 12> regions_{};
+  std::size_t count_ = 0;
+};
+
+}  // namespace batchnorm::inline BATCHNORM_KERNELS::arguments

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <concepts>
+#include <string_view>
+#include <type_traits>
+
+#include <Eigen/Core>
+
+namespace batchnorm {
+
+/// IEEE 754 binary16 and its 8-bit-exponent cousin, as Eigen defines them: 2 bytes, conversions from and to float.
+using half = Eigen::half;
+using bfloat16 = Eigen::bfloat16;
+
+/// What x and y may hold.
+template <class T>
+concept Element = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, half> || std::same_as<T, bfloat16>;
+
+/// The default type of scale, bias, mean and variance: double for double, float for all others.
+template <Element T>
+using parameter_t = std::conditional_t<std::same_as<T, double>, double, float>;
+
+/// The types that scale, bias, mean and variance may have beside x of type T: T = float or half: float or half;
+/// T = bfloat16: float or bfloat16; T = double: double.
+template <class P, class T>
+concept ParameterOf = Element<T> && Element<P> &&
+                      (std::same_as<P, parameter_t<T>> || (std::same_as<T, half> && std::same_as<P, half>) ||
+                       (std::same_as<T, float> && std::same_as<P, half>) ||
+                       (std::same_as<T, bfloat16> && std::same_as<P, bfloat16>));
+
+/// The type in which y is computed before its one rounding: double for double, float for all others.
+template <Element T>
+using compute_t = std::conditional_t<std::same_as<T, double>, double, float>;
+
+/// "float", "double", "half", "bfloat16".
+template <Element T>
+constexpr std::string_view element_name() noexcept {
+  if constexpr (std::same_as<T, float>) return "float";
+  if constexpr (std::same_as<T, double>) return "double";
+  if constexpr (std::same_as<T, half>) return "half";
+  if constexpr (std::same_as<T, bfloat16>) return "bfloat16";
+}
+
+}  // namespace batchnorm

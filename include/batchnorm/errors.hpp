@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+#if !defined(__cpp_exceptions)
+#include <atomic>
+#include <cstdlib>
+#endif
+
+namespace batchnorm {
+
+/// A tensor's rank or an extent does not fit the call. The message names the argument, what was expected and what came.
+class ShapeError : public std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+/// A number, a pointer, a name or an overlap that the call cannot accept. The message names the argument and the rule.
+class ValueError : public std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+#if !defined(__cpp_exceptions)
+/// Compiled without exceptions, an error calls this handler with its message; it must not return. Null means std::abort.
+using ErrorHandler = void (*)(const char* message);
+
+namespace detail {
+inline std::atomic<ErrorHandler> error_handler{nullptr};
+}
+
+/// Replaces the handler of the whole program (only without exceptions); null restores std::abort.
+inline void set_error_handler(ErrorHandler handler) noexcept { detail::error_handler.store(handler); }
+#endif
+
+namespace detail {
+
+/// Every error of the library leaves through here.
+template <class Error>
+[[noreturn]] void fail(const std::string& message) {
+#if defined(__cpp_exceptions)
+  throw Error(message);
+#else
+  if (const ErrorHandler handler = error_handler.load()) handler(message.c_str());
+  std::abort();
+#endif
+}
+
+}  // namespace detail
+}  // namespace batchnorm

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include <batchnorm/errors.hpp>
+
+namespace batchnorm {
+
+/// Which axis holds the channels: NCHW means (N, C, spatial...), NHWC means (N, spatial..., C). Rank 2 is (N, C) in both.
+enum class Format { NCHW, NHWC };
+
+/// "NCHW" or "NHWC".
+constexpr std::string_view to_string(Format format) noexcept { return format == Format::NCHW ? "NCHW" : "NHWC"; }
+
+/// The format of that name, in capitals.
+/// @throws ValueError   any other name; the message lists the known ones
+inline Format parse_format(std::string_view name) {
+  for (const Format format : {Format::NCHW, Format::NHWC}) {
+    if (name == to_string(format)) return format;
+  }
+  detail::fail<ValueError>("batchnorm: unknown format '" + std::string(name) + "', known are NCHW and NHWC");
+}
+
+/// The extents of a tensor, outermost first; at most max_rank of them. Rank 0 (no extents) is the shape of nothing.
+class Shape {
+ public:
+  static constexpr int max_rank = 8;
+
+  constexpr Shape() = default;
+
+  /// @throws ShapeError   more than max_rank extents
+  Shape(std::initializer_list<std::int64_t> extents) : Shape(std::span(extents.begin(), extents.size())) {}
+  explicit Shape(std::span<const std::int64_t> extents) : rank_(static_cast<int>(extents.size())) {
+    if (extents.size() > static_cast<std::size_t>(max_rank)) {
+      detail::fail<ShapeError>("batchnorm::Shape: rank " + std::to_string(extents.size()) + " exceeds the largest, " +
+                               std::to_string(max_rank));
+    }
+    for (std::size_t axis = 0; axis < extents.size(); ++axis) extents_[axis] = extents[axis];
+  }
+
+  constexpr int rank() const noexcept { return rank_; }
+
+  /// Extent of an axis in [0, rank()).
+  constexpr std::int64_t operator[](int axis) const noexcept { return extents_[static_cast<std::size_t>(axis)]; }
+
+  constexpr std::span<const std::int64_t> extents() const noexcept {
+    return std::span(extents_).first(static_cast<std::size_t>(rank_));
+  }
+
+  friend constexpr bool operator==(const Shape&, const Shape&) = default;
+
+ private:
+  std::array<std::int64_t, max_rank> extents_{};
+  int rank_ = 0;
+};
+
+/// "[8, 64, 14, 14]", as error messages print a shape.
+inline std::string to_string(const Shape& shape) {
+  std::string text = "[";
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    if (axis > 0) text += ", ";
+    text += std::to_string(shape[axis]);
+  }
+  return text + "]";
+}
+
+/// Number of elements: the product of the extents, 0 when one of them is 0, 1 for rank 0.
+/// @throws ShapeError   a negative extent, or a product beyond 2^63 - 1; `name` stands in the message
+inline std::int64_t element_count(const Shape& shape, std::string_view name = "tensor") {
+  std::int64_t product = 1;
+  bool empty = false;
+  bool overflow = false;
+  for (const std::int64_t extent : shape.extents()) {
+    if (extent < 0) {
+      detail::fail<ShapeError>("batchnorm: " + std::string(name) + " has a negative extent, its shape is " + to_string(shape));
+    }
+    empty = empty || extent == 0;
+    overflow = __builtin_mul_overflow(product, extent == 0 ? 1 : extent, &product) || overflow;
+  }
+  if (overflow) {
+    detail::fail<ShapeError>("batchnorm: the number of elements of " + std::string(name) + " overflows 64 bits, its shape is " +
+                             to_string(shape));
+  }
+  return empty ? 0 : product;
+}
+
+}  // namespace batchnorm

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <atomic>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+#include <batchnorm/errors.hpp>
+
+namespace batchnorm {
+
+/// The instruction sets that kernels exist for, ascending.
+enum class Isa {
+  baseline,   ///< what every processor of the architecture has: 16-byte vectors (SSE2, NEON)
+  x86_64_v3,  ///< AVX2, FMA, F16C: 32-byte vectors
+  x86_64_v4   ///< AVX-512 F, BW, DQ, VL: 64-byte vectors
+};
+
+/// "baseline", "x86-64-v3", "x86-64-v4": the names that BATCHNORM_ISA takes.
+constexpr std::string_view to_string(Isa isa) noexcept {
+  switch (isa) {
+    case Isa::x86_64_v3: return "x86-64-v3";
+    case Isa::x86_64_v4: return "x86-64-v4";
+    default: return "baseline";
+  }
+}
+
+/// The instruction set that the compiler's own flags demand of this translation unit; nothing below it can run here.
+constexpr Isa compiled_isa() noexcept {
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+  return Isa::x86_64_v4;
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+  return Isa::x86_64_v3;
+#else
+  return Isa::baseline;
+#endif
+}
+
+namespace detail {
+
+inline Isa best_isa_of_processor() noexcept {
+#if defined(__x86_64__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  // Clang 14 rejects __builtin_cpu_supports("f16c"): CPUID leaf 1, ECX bit 29.
+  const bool f16c = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & (1U << 29)) != 0;
+  if (!(f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))) return Isa::baseline;
+  const bool v4 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return v4 ? Isa::x86_64_v4 : Isa::x86_64_v3;
+#else
+  return Isa::baseline;
+#endif
+}
+
+/// -1 until chosen, then an Isa. One for the program.
+inline std::atomic<int> chosen_isa{-1};
+
+}  // namespace detail
+
+/// The instruction sets that this translation unit can run on this processor, ascending.
+inline std::vector<Isa> available_isas() {
+  std::vector<Isa> isas;
+  for (const Isa isa : {Isa::baseline, Isa::x86_64_v3, Isa::x86_64_v4}) {
+    if (isa >= compiled_isa() && isa <= detail::best_isa_of_processor()) isas.push_back(isa);
+  }
+  return isas;
+}
+
+/// The available instruction set of that name.
+/// @throws ValueError   unknown, or not available here; the message lists those that are
+inline Isa parse_isa(std::string_view name, std::string_view source = "instruction set") {
+  std::string known;
+  for (const Isa isa : available_isas()) {
+    if (to_string(isa) == name) return isa;
+    known.append(known.empty() ? "" : ", ").append(to_string(isa));
+  }
+  detail::fail<ValueError>("batchnorm: " + std::string(source) + " is '" + std::string(name) + "', available here are " + known);
+}
+
+/// From now on every call of the program runs on that instruction set.
+/// @throws ValueError   not available here, or below what the compiler's flags demand (compiled_isa())
+inline void force_isa(Isa isa) { detail::chosen_isa.store(static_cast<int>(parse_isa(to_string(isa)))); }
+
+/// The instruction set that calls run on: the forced one, or BATCHNORM_ISA, or the best available.
+/// @throws ValueError   BATCHNORM_ISA is unknown or not available here
+inline Isa active_isa() {
+  int chosen = detail::chosen_isa.load(std::memory_order_relaxed);
+  if (chosen < 0) {
+    const char* text = std::getenv("BATCHNORM_ISA");
+    const bool given = text != nullptr && *text != '\0';
+    chosen = static_cast<int>(given ? parse_isa(text, "BATCHNORM_ISA") : detail::best_isa_of_processor());
+    int unset = -1;
+    if (!detail::chosen_isa.compare_exchange_strong(unset, chosen)) chosen = unset;
+  }
+  const Isa isa = static_cast<Isa>(chosen);
+  return isa < compiled_isa() ? compiled_isa() : isa;
+}
+
+}  // namespace batchnorm

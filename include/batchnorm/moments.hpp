@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <batchnorm/cpu/forward.hpp>
+#include <batchnorm/detail/arguments.hpp>
+#include <batchnorm/options.hpp>
+#include <batchnorm/tensor.hpp>
+#include <batchnorm/thread_team.hpp>
+
+namespace batchnorm {
+
+/// Per-channel statistics of `count` values: mean[c] + mean_low[c] is the mean, m2[c] the sum of squared deviations from it.
+/// The mean is kept as an unevaluated pair, |mean_low| <= ulp(mean) / 2, so that an offset of the data costs no digits.
+struct Moments {
+  std::int64_t count = 0;
+  std::vector<double> mean;
+  std::vector<double> mean_low;
+  std::vector<double> m2;
+
+  Moments() = default;
+
+  /// The moments of nothing: count 0, all sums 0.
+  explicit Moments(std::int64_t channels)
+      : mean(static_cast<std::size_t>(channels)), mean_low(mean.size()), m2(mean.size()) {}
+
+  std::int64_t channels() const noexcept { return static_cast<std::int64_t>(mean.size()); }
+
+  /// Biased variance of channel c, m2 / count; 0 when count is 0.
+  double variance(std::int64_t c) const noexcept {
+    return count == 0 ? 0.0 : m2[static_cast<std::size_t>(c)] / static_cast<double>(count);
+  }
+};
+
+/// Where `finalize` writes; each may be absent (the running ones both together).
+template <Element P>
+struct StatisticsViews {
+  TensorView<P> batch_mean{};        ///< [C] mean
+  TensorView<P> batch_variance{};    ///< [C] biased variance
+  TensorView<P> running_mean{};      ///< [C] read and updated
+  TensorView<P> running_variance{};  ///< [C] read and updated
+};
+
+inline namespace BATCHNORM_KERNELS {
+
+/// The moments of x over all axes but the channels'.
+///
+///   x        [N, C, spatial...] or [N, spatial..., C], rank 2 to 5
+///
+/// Reads x once (double: twice, the second time from cache). float, half and bfloat16 are summed in double, in blocks of at most
+/// 8192 values about the block's first value; double in two passes over blocks of 1024. Blocks are merged by Chan, Golub and
+/// LeVeque's formula in an order that depends on the shape alone: the result is bitwise the same for any number of threads.
+/// An empty batch gives count 0 and zeros.
+/// @throws ShapeError, ValueError   as BatchNorm does for x
+template <Element T>
+Moments moments(TensorView<const T> x, Format format, const CallOptions& call = {});
+
+/// Merges the moments of further values of the same channels, as if both had been computed at once (to rounding). Merging is
+/// not commutative bit by bit: merge in a fixed order, such as rank order.
+/// @throws ShapeError   the numbers of channels differ
+void merge(Moments& into, const Moments& from);
+
+/// Batch statistics and running update from moments:
+///
+///   batch_mean = mean, batch_variance = m2 / m, running = (1 - momentum) * running + momentum * batch
+///
+/// with the rules of `options` (running_variance, not_finite) and of `call.batch_number`. count 0 writes zeros and leaves the
+/// running statistics as they are.
+/// @throws ShapeError   a view is not [C]
+/// @throws ValueError   epsilon or momentum out of range, null data, overlapping views, one running statistic without the other
+template <Element P>
+void finalize(const Moments& moments, const Options& options, const StatisticsViews<P>& views, const CallOptions& call = {});
+
+// ------------------------------------------------------------------------------------------------------------------------------
+
+namespace arguments {
+
+/// The machine that a call runs on.
+/// @throws ValueError   BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be used
+inline cpu::Machine machine_of(const CallOptions& call) {
+  return {active_isa(), call.executor != nullptr ? call.executor : &default_executor(),
+          call.tuning != nullptr ? call.tuning : &machine_tuning()};
+}
+
+/// The factor that turns the biased variance into the one that enters the running variance.
+inline double variance_factor(const Options& options, std::int64_t m) noexcept {
+  if (options.running_variance == RunningVariance::biased) return 1.0;
+  return static_cast<double>(m) / static_cast<double>(std::max<std::int64_t>(m - 1, 1));
+}
+
+template <class T>
+cpu::Input<std::remove_const_t<T>> input_of(const Arguments& arguments, const TensorView<T>& x, bool is_overwritten) noexcept {
+  const cpu::Pitch pitch = arguments.pitch(x);
+  return {arguments.geometry(), x.data(), pitch, cpu::partition_of<std::remove_const_t<T>>(arguments.geometry(), pitch),
+          is_overwritten};
+}
+
+}  // namespace arguments
+
+template <Element T>
+Moments moments(TensorView<const T> x, Format format, const CallOptions& call) {
+  const arguments::Arguments arguments("batchnorm::moments", x, format);
+  Moments result(arguments.channels());
+  if (arguments.empty()) return result;
+  cpu::collect_moments(arguments::machine_of(call), arguments::input_of(arguments, x, false), result.mean.data(),
+                       result.mean_low.data(), result.m2.data());
+  result.count = arguments.geometry().values();
+  return result;
+}
+
+inline void merge(Moments& into, const Moments& from) {
+  if (into.channels() != from.channels()) {
+    detail::fail<ShapeError>("batchnorm::merge: moments of " + std::to_string(from.channels()) + " channels cannot be merged into those of " +
+                             std::to_string(into.channels()));
+  }
+  if (from.count == 0) return;
+  if (into.count == 0) {
+    into = from;
+    return;
+  }
+  using D = cpu::vec<double, sizeof(double)>;
+  const auto at = [](const Moments& m, std::size_t c) -> cpu::VectorMoments<D> {
+    return {D::broadcast(m.mean[c]), D::broadcast(m.mean_low[c]), D::broadcast(m.m2[c]), D::zero()};
+  };
+  for (std::size_t c = 0; c < into.mean.size(); ++c) {
+    const auto merged =
+        cpu::merged(at(into, c), at(from, c), static_cast<double>(into.count), static_cast<double>(from.count));
+    into.mean[c] = merged.mean.v[0];
+    into.mean_low[c] = merged.mean_low.v[0];
+    into.m2[c] = merged.m2.v[0] + merged.m2_low.v[0];
+  }
+  into.count += from.count;
+}
+
+namespace arguments {
+
+/// Moments in arrays that kernels may read in whole vectors.
+inline cpu::MomentSums padded_copy(const Moments& moments, const cpu::ChannelScratch& to, const cpu::Scratch& scratch) noexcept {
+  const cpu::MomentSums sums = to.moments(scratch, 0);
+  std::fill_n(sums.mean, 4 * to.stride, 0.0);
+  std::copy(moments.mean.begin(), moments.mean.end(), sums.mean);
+  std::copy(moments.mean_low.begin(), moments.mean_low.end(), sums.mean_low);
+  std::copy(moments.m2.begin(), moments.m2.end(), sums.m2);
+  return sums;
+}
+
+}  // namespace arguments
+
+template <Element P>
+void finalize(const Moments& moments, const Options& options, const StatisticsViews<P>& views, const CallOptions& call) {
+  constexpr std::string_view name = "batchnorm::finalize";
+  arguments::check_options(name, options);
+  arguments::Arguments arguments(name, moments.channels());
+  cpu::ChannelArguments<P> to;
+  to.batch_mean[0] = arguments.channel_vector("batch_mean", views.batch_mean);
+  to.batch_variance[0] = arguments.channel_vector("batch_variance", views.batch_variance);
+  to.running_mean = arguments.channel_vector("running_mean", views.running_mean);
+  to.running_variance = arguments.channel_vector("running_variance", views.running_variance);
+  arguments.check_together("running_mean", views.running_mean.present(), "running_variance", views.running_variance.present());
+  arguments.check_overlap();
+  to.epsilon = options.epsilon;
+  to.momentum = arguments::momentum_of(name, options, call);
+  to.variance_factor = arguments::variance_factor(options, moments.count);
+  to.keeps_if_not_finite = options.not_finite == NotFinite::keep;
+  const Isa isa = active_isa();
+  if (moments.count == 0) {
+    to.write_empty_batch(moments.channels());
+    return;
+  }
+  cpu::Scratch scratch;
+  const auto part = cpu::ChannelScratch::reserve(scratch, moments.channels(), 4);
+  scratch.allocate();
+  cpu::run(isa, cpu::FinalizeChannels<double, P>{arguments::padded_copy(moments, part, scratch), moments.channels(), moments.count,
+                                                 to, {nullptr, nullptr, nullptr}});
+}
+
+}  // namespace BATCHNORM_KERNELS
+}  // namespace batchnorm

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <ranges>
+#include <type_traits>
+#include <utility>
+
+#include <batchnorm/element.hpp>
+#include <batchnorm/format.hpp>
+
+namespace batchnorm {
+
+/// Distance, in elements, between neighbours along each axis.
+using Strides = std::array<std::int64_t, Shape::max_rank>;
+
+/// Strides of a dense row-major tensor of that shape.
+inline Strides dense_strides(const Shape& shape) noexcept {
+  Strides strides{};
+  std::uint64_t stride = 1;  // unsigned: a product that overflows is refused later, by element_count
+  for (int axis = shape.rank() - 1; axis >= 0; --axis) {
+    strides[static_cast<std::size_t>(axis)] = static_cast<std::int64_t>(stride);
+    stride *= static_cast<std::uint64_t>(shape[axis]);
+  }
+  return strides;
+}
+
+/// A tensor somebody else owns: pointer, shape, strides. Dense unless strides are given. Default-constructed (or nullptr) it
+/// stands for an argument that is absent.
+///
+/// Strides serve slices of a larger tensor: any stride over batches, channels and rows is read in place, as long as either
+/// the spatial values of a channel, or the channels of a position, lie next to each other.
+template <class T>
+class TensorView {
+ public:
+  TensorView() = default;
+  TensorView(std::nullptr_t) noexcept {}
+  TensorView(T* data, const Shape& shape) noexcept : TensorView(data, shape, dense_strides(shape)) {}
+  TensorView(T* data, const Shape& shape, const Strides& strides) noexcept
+      : data_(data), shape_(shape), strides_(strides), present_(true) {}
+
+  /// A vector, an array or a span is a tensor of rank 1.
+  template <std::ranges::contiguous_range R>
+    requires std::ranges::sized_range<R> && (!requires(R& range) { range.shape(); }) &&
+             std::is_convertible_v<std::remove_reference_t<std::ranges::range_reference_t<R>> (*)[], T (*)[]>
+  TensorView(R&& range) noexcept
+      : TensorView(std::ranges::data(range), Shape{static_cast<std::int64_t>(std::ranges::size(range))}) {}
+
+  /// TensorView<float> converts to TensorView<const float>.
+  template <class U>
+    requires(!std::same_as<U, T> && std::is_convertible_v<U (*)[], T (*)[]>)
+  TensorView(const TensorView<U>& other) noexcept
+      : data_(other.data()), shape_(other.shape()), strides_(other.strides()), present_(other.present()) {}
+
+  T* data() const noexcept { return data_; }
+  const Shape& shape() const noexcept { return shape_; }
+  const Strides& strides() const noexcept { return strides_; }
+
+  /// False for a default-constructed view: the argument is absent.
+  bool present() const noexcept { return present_; }
+
+ private:
+  T* data_ = nullptr;
+  Shape shape_;
+  Strides strides_{};
+  bool present_ = false;
+};
+
+/// An owner of a dense tensor, aligned to 64 bytes, zero at first. Moves, copies, converts to a TensorView.
+template <Element T>
+class Tensor {
+ public:
+  Tensor() = default;
+
+  /// @throws ShapeError   negative extent or more than 2^63 - 1 elements
+  /// @throws std::bad_alloc
+  explicit Tensor(const Shape& shape) : shape_(shape), size_(element_count(shape)), data_(allocate(size_)) {
+    std::fill_n(data_, size_, T(0));
+  }
+  Tensor(const Tensor& other) : shape_(other.shape_), size_(other.size_), data_(allocate(size_)) {
+    std::copy_n(other.data_, size_, data_);
+  }
+  Tensor(Tensor&& other) noexcept
+      : shape_(std::exchange(other.shape_, Shape())), size_(std::exchange(other.size_, 0)), data_(std::exchange(other.data_, nullptr)) {}
+  Tensor& operator=(Tensor other) noexcept {
+    std::swap(shape_, other.shape_);
+    std::swap(size_, other.size_);
+    std::swap(data_, other.data_);
+    return *this;
+  }
+  ~Tensor() { ::operator delete(data_, alignment); }
+
+  const Shape& shape() const noexcept { return shape_; }
+  std::int64_t size() const noexcept { return size_; }
+  T* data() noexcept { return data_; }
+  const T* data() const noexcept { return data_; }
+  T* begin() noexcept { return data_; }
+  T* end() noexcept { return data_ + size_; }
+  const T* begin() const noexcept { return data_; }
+  const T* end() const noexcept { return data_ + size_; }
+  T& operator[](std::int64_t i) noexcept { return data_[i]; }
+  const T& operator[](std::int64_t i) const noexcept { return data_[i]; }
+
+  TensorView<T> view() noexcept { return {data_, shape_}; }
+  TensorView<const T> view() const noexcept { return {data_, shape_}; }
+  operator TensorView<T>() noexcept { return view(); }
+  operator TensorView<const T>() const noexcept { return view(); }
+
+ private:
+  static constexpr std::align_val_t alignment{64};
+
+  static T* allocate(std::int64_t size) {
+    if (size > INT64_MAX / static_cast<std::int64_t>(sizeof(T))) {
+#if defined(__cpp_exceptions)
+      throw std::bad_alloc();
+#else
+      detail::fail<ShapeError>("batchnorm::Tensor: more bytes than the address space holds");
+#endif
+    }
+    return static_cast<T*>(::operator new(static_cast<std::size_t>(size) * sizeof(T), alignment));
+  }
+
+  Shape shape_;
+  std::int64_t size_ = 0;
+  T* data_ = nullptr;
+};
+
+}  // namespace batchnorm
