@@ -106,23 +106,22 @@ class PlaneSweep {
              bool streams) noexcept
       : machine_(machine), input_(input), output_(output), streams_(streams) {}
 
+  /// Channels of an image without gaps between them.
+  static bool is_gapless(const Input<T>& input, const Output<T, Activation, adds_residual>& output) noexcept {
+    const std::int64_t s = input.geometry.s;
+    return input.pitch.channel == s && output.pitch.channel == s && (!adds_residual || output.residual_pitch.channel == s);
+  }
+
   /// Planes of less than a cache line are normalised position by position, with expanded coefficients.
   static bool needs_positions(const Input<T>& input, const Output<T, Activation, adds_residual>& output) noexcept {
     return input.geometry.s < line_of<T> && is_gapless(input, output);
   }
 
   /// Channels [first, first + channels) of image n, values [begin, begin + length) of each; the coefficients are those of
-  /// `first` on, per channel or per position. `ahead`: the channel whose values are prefetched on the way, or -1.
+  /// `first` on. `ahead`: the channel whose values are prefetched on the way, or -1.
   void normalize(std::int64_t n, std::int64_t first, std::int64_t channels, std::int64_t begin, std::int64_t length,
                  const Coefficients<C>& coefficients, std::int64_t ahead = -1) const noexcept {
     const bool gapless = is_gapless(input_, output_) && length == input_.geometry.s;
-    if (needs_positions(input_, output_)) {
-      const std::int64_t positions = channels * length;
-      run(machine_.isa, RowNormalize<T, Activation, adds_residual>{input_.at(n, first), output_.residual_at(n, first),
-                                                                   output_.at(n, first), 0, 0, 0, 1, positions, positions,
-                                                                   coefficients, output_.normalization, streams_});
-      return;
-    }
     const bool stream = streams_ && length >= line_of<T>;
     if (stream && !gapless && channels > 1) {
       for (std::int64_t c = 0; c < channels; ++c) normalize(n, first + c, 1, begin, length, coefficients.at(c));
@@ -135,12 +134,21 @@ class PlaneSweep {
             output_.normalization, stream, ahead >= 0 && gapless ? input_.at(n, ahead, begin) : nullptr});
   }
 
- private:
-  static bool is_gapless(const Input<T>& input, const Output<T, Activation, adds_residual>& output) noexcept {
-    const std::int64_t s = input.geometry.s;
-    return input.pitch.channel == s && output.pitch.channel == s && (!adds_residual || output.residual_pitch.channel == s);
+  /// Channels [first, first + channels), without gaps, of all images, with coefficients for each position. `ahead`: the first
+  /// of as many channels that are prefetched on the way, or -1.
+  void normalize_positions(std::int64_t first, std::int64_t channels, const Coefficients<C>& positions,
+                           std::int64_t ahead) const noexcept {
+    const Geometry& g = input_.geometry;
+    const std::int64_t length = channels * g.s;
+    Prefetcher<T> next;
+    if (ahead >= 0) next = Prefetcher<T>(input_.at(0, ahead), input_.pitch.outer, g.n, std::min(channels, g.c - ahead) * g.s);
+    run(machine_.isa, RowNormalize<T, Activation, adds_residual>{
+                          input_.at(0, first), output_.residual_at(0, first), output_.at(0, first), input_.pitch.outer,
+                          output_.residual_pitch.outer, output_.pitch.outer, g.n, length, length, positions,
+                          output_.normalization, streams_, next});
   }
 
+ private:
   Machine machine_;
   Input<T> input_;
   Output<T, Activation, adds_residual> output_;
@@ -185,12 +193,13 @@ class GroupTraining {
         blocks_(machine, input),
         sweep_(machine, input, output, streams),
         workers_(machine.workers(input.bytes())),
-        positions_(PlaneSweep<T, Activation, adds_residual>::needs_positions(input, output)) {
+        positions_(PlaneSweep<T, Activation, adds_residual>::is_gapless(input, output) &&
+                   (input.geometry.s < line_of<T> || (input.partition.columns && input.geometry.s < positions_below))) {
     choose_group();
   }
 
-  /// False when there are too few channels to give every thread some.
-  bool fits() const noexcept { return workers_ == 1 || groups() >= workers_; }
+  /// False when there are too few channels to give every thread its share.
+  bool fits() const noexcept { return workers_ == 1 || groups() % workers_ == 0 || groups() >= 4 * workers_; }
 
   /// @throws std::bad_alloc
   void allocate() {
@@ -226,6 +235,10 @@ class GroupTraining {
   }
 
  private:
+  /// Planes below this size, over several images, are normalised position by position: a line that two channels share comes
+  /// too often for blending.
+  static constexpr std::int64_t positions_below = 256;
+
   struct WorkerParts {
     ChannelScratch channels;
     CoefficientScratch<C> coefficients, positions;
@@ -281,9 +294,11 @@ class GroupTraining {
     run(machine_.isa, FinalizeChannels<C, P>{own.moments, channels, before, arguments_.at(first), own.coefficients});
     if (positions_) expand(own.coefficients, channels, g.s, own.positions, channels * g.s + line_of<T>);
     const std::int64_t ahead = next < groups() && input_.bytes() > machine_.tuning->l2_bytes ? next * group_ : -1;
-    for (std::int64_t n = 0; n < g.n; ++n) {
-      sweep_.normalize(n, first, channels, 0, g.s, positions_ ? own.positions : own.coefficients, ahead);
+    if (positions_) {
+      sweep_.normalize_positions(first, channels, own.positions, ahead);
+      return;
     }
+    for (std::int64_t n = 0; n < g.n; ++n) sweep_.normalize(n, first, channels, 0, g.s, own.coefficients, ahead);
   }
 
   Machine machine_;

@@ -45,7 +45,7 @@ class RowBlocks {
     for (std::int64_t i = 0; i < k; ++i) std::copy_n(to.pivot, c, wide.pivot + i * c);
     const std::int64_t whole = block.images / k, rest = block.images % k;
     add_rows(block.first_image, whole, k * c, k * c, wide);
-    if (rest > 0) add_rows(block.first_image + whole * k, 1, rest * c, k * c, wide);
+    if (rest > 0) add_rows(block.first_image + whole * k, rest, c, c, to);
     for (std::int64_t i = 0; i < k; ++i) {
       for (std::int64_t j = 0; j < c; ++j) {
         to.sum[j] += wide.sum[i * c + j];
@@ -89,9 +89,12 @@ class RowSweep {
 
   RowSweep(const Machine& machine, const Input<T>& input, const Output<T, Activation, adds_residual>& output) noexcept
       : machine_(machine), input_(input), output_(output), columns_(input.geometry.c * input.geometry.s) {
-    is_dense_ = input.pitch.outer == columns_ && output.pitch.outer == columns_ &&
+    const bool is_dense = input.pitch.outer == columns_ && output.pitch.outer == columns_ &&
                 (!adds_residual || output.residual_pitch.outer == columns_);
-    period_ = is_dense_ ? detail::ceiling(line_of<T>, columns_) * columns_ : columns_;
+    // While the coefficients stay in L1 beside x, one long row is best: it has no ends, and memory is read in order.
+    const std::int64_t coefficient_bytes = 3 * columns_ * static_cast<std::int64_t>(sizeof(C));
+    is_flat_ = is_dense && (coefficient_bytes <= 16 << 10 || columns_ % line_of<T> != 0);
+    period_ = is_flat_ ? detail::ceiling(line_of<T>, columns_) * columns_ : columns_;
   }
 
   /// Positions that the expanded coefficients cover: whole rows, and the line behind them that a vector may begin in.
@@ -113,18 +116,18 @@ class RowSweep {
 
  private:
   void normalize_rows(std::int64_t first, std::int64_t rows, const Coefficients<C>& positions, bool streams) const noexcept {
-    const std::int64_t merged = is_dense_ ? rows : 1;  // dense rows are one long row
+    const std::int64_t merged = is_flat_ ? rows : 1;  // as one long row
     run(machine_.isa, RowNormalize<T, Activation, adds_residual>{
                           input_.at(first, 0), output_.residual_at(first, 0), output_.at(first, 0), input_.pitch.outer,
                           output_.residual_pitch.outer, output_.pitch.outer, rows / merged, merged * columns_, period_, positions,
-                          output_.normalization, streams});
+                          output_.normalization, streams, {}});
   }
 
   Machine machine_;
   Input<T> input_;
   Output<T, Activation, adds_residual> output_;
   std::int64_t columns_;
-  bool is_dense_;
+  bool is_flat_;
   std::int64_t period_;
 };
 

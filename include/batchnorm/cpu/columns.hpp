@@ -129,7 +129,9 @@ struct ColumnSums {
 /// Normalises rows whose position p has the coefficients of position (p mod period): period a multiple of the channels.
 /// The coefficients hold `period` positions and then the first line_of<T> again; period >= line_of<T>, or no row is longer
 /// than the period.
+/// Four rows at a time share what is loaded of the coefficients, where their y begin at the same place of a cache line.
 /// Streaming: whole cache lines go past the caches, the first and last line of a row are stored in part.
+/// `ahead` is brought to the second-level cache on the way.
 template <Element T, class Activation, bool adds_residual>
 struct RowNormalize {
   const T* x;
@@ -140,74 +142,94 @@ struct RowNormalize {
   Coefficients<compute_t<T>> coefficients;
   Normalization<T, Activation, adds_residual> normalization;
   bool streams;
+  Prefetcher<T> ahead;
 
   template <int Bytes>
   using V = vec<compute_t<T>, Bytes>;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const T* add = adds_residual ? residual + r * residual_stride : nullptr;
-      normalize_row<Bytes>(x + r * x_stride, add, y + r * y_stride);
+    Prefetcher<T> walk = ahead;
+    std::int64_t r = 0;
+    if (y_stride % line_of<T> == 0) {
+      for (; r + 4 <= rows; r += 4) normalize_rows<Bytes, 4>(r, walk);
     }
+    for (; r < rows; ++r) normalize_rows<Bytes, 1>(r, walk);
     if (streams) intrinsics::stream_fence();
   }
 
-  template <int Bytes>
-  BATCHNORM_INLINE void normalize_row(const T* from, const T* add, T* to) const {
-    constexpr std::int64_t lanes = lanes_of<Bytes, T>;
+  template <int Bytes, int Rows>
+  BATCHNORM_INLINE void normalize_rows(std::int64_t r, Prefetcher<T>& walk) const {
     constexpr std::int64_t line = line_of<T>;
     std::int64_t i = 0;
     if (streams) {
-      const auto misaligned = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(to) % 64 / sizeof(T));
+      const auto misaligned = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(y + r * y_stride) % 64 / sizeof(T));
       i = std::min(misaligned == 0 ? 0 : line - misaligned, length);
-      part<Bytes>(from, add, to, 0, i, 0);
+      for (int k = 0; k < Rows; ++k) part<Bytes>(r + k, 0, i, 0);
     }
     std::int64_t position = i >= period ? i % period : i;
     if (streams) {
       for (; i + line <= length; i += line) {
-        BATCHNORM_UNROLL
-        for (std::int64_t k = 0; k < line; k += lanes) {
-          stream<Bytes>(to + i + k, vector<Bytes>(from, add, i + k, position + k));
-        }
+        walk.step(Rows);
+        normalize_line<Bytes, Rows, true>(r, i, position);
         position += line;
         position -= position >= period ? period : 0;
       }
     } else {
       for (; i + line <= length; i += line) {
-        BATCHNORM_UNROLL
-        for (std::int64_t k = 0; k < line; k += lanes) {
-          store<Bytes>(to + i + k, vector<Bytes>(from, add, i + k, position + k));
-        }
+        walk.step(Rows);
+        normalize_line<Bytes, Rows, false>(r, i, position);
         position += line;
         position -= position >= period ? period : 0;
       }
     }
-    part<Bytes>(from, add, to, i, length, position);
+    for (int k = 0; k < Rows; ++k) part<Bytes>(r + k, i, length, position);
+  }
+
+  template <int Bytes, int Rows, bool past_caches>
+  BATCHNORM_INLINE void normalize_line(std::int64_t r, std::int64_t i, std::int64_t position) const {
+    constexpr std::int64_t lanes = lanes_of<Bytes, T>;
+    constexpr int vectors = static_cast<int>(line_of<T> / lanes);
+    VectorCoefficients<V<Bytes>> c[vectors];
+    BATCHNORM_UNROLL
+    for (int k = 0; k < vectors; ++k) c[k] = VectorCoefficients<V<Bytes>>::of_positions(coefficients, position + k * lanes);
+    BATCHNORM_UNROLL
+    for (int row = 0; row < Rows; ++row) {
+      BATCHNORM_UNROLL
+      for (int k = 0; k < vectors; ++k) {
+        const V<Bytes> result = vector<Bytes>(r + row, i + k * lanes, c[k]);
+        T* to = y + (r + row) * y_stride + i + k * lanes;
+        if constexpr (past_caches) {
+          stream<Bytes>(to, result);
+        } else {
+          store<Bytes>(to, result);
+        }
+      }
+    }
   }
 
   template <int Bytes>
-  BATCHNORM_INLINE V<Bytes> vector(const T* from, const T* add, std::int64_t i, std::int64_t position) const {
-    V<Bytes> r = V<Bytes>::zero();
-    if constexpr (adds_residual) r = load<Bytes>(add + i);
-    return normalization(load<Bytes>(from + i), r, VectorCoefficients<V<Bytes>>::of_positions(coefficients, position));
+  BATCHNORM_INLINE V<Bytes> vector(std::int64_t r, std::int64_t i, const VectorCoefficients<V<Bytes>>& c) const {
+    V<Bytes> add = V<Bytes>::zero();
+    if constexpr (adds_residual) add = load<Bytes>(residual + r * residual_stride + i);
+    return normalization(load<Bytes>(x + r * x_stride + i), add, c);
   }
 
-  /// [first, last), less than a line.
+  /// [first, last) of a row, less than a line.
   template <int Bytes>
-  BATCHNORM_INLINE void part(const T* from, const T* add, T* to, std::int64_t first, std::int64_t last,
-                             std::int64_t position) const {
+  BATCHNORM_INLINE void part(std::int64_t r, std::int64_t first, std::int64_t last, std::int64_t position) const {
     constexpr std::int64_t lanes = lanes_of<Bytes, T>;
     for (std::int64_t i = first; i < last; i += lanes, position += lanes) {
+      const auto c = VectorCoefficients<V<Bytes>>::of_positions(coefficients, position);
+      T* to = y + r * y_stride + i;
       if (i + lanes <= last) {
-        store<Bytes>(to + i, vector<Bytes>(from, add, i, position));
+        store<Bytes>(to, vector<Bytes>(r, i, c));
         continue;
       }
       const std::int64_t count = last - i;
-      V<Bytes> r = V<Bytes>::zero();
-      if constexpr (adds_residual) r = load_first<Bytes>(add + i, count);
-      const auto c = VectorCoefficients<V<Bytes>>::of_positions(coefficients, position);
-      store_first<Bytes>(to + i, normalization(load_first<Bytes>(from + i, count), r, c), count);
+      V<Bytes> add = V<Bytes>::zero();
+      if constexpr (adds_residual) add = load_first<Bytes>(residual + r * residual_stride + i, count);
+      store_first<Bytes>(to, normalization(load_first<Bytes>(x + r * x_stride + i, count), add, c), count);
     }
   }
 };
