@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: MIT
+# Installs the headers and the CMake package. Nothing in it depends on the architecture or on where the prefix stands.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/batchnorm)
+
+# INCLUDES serves CMake 3.21 and 3.22, which know no file sets.
+install(
+  TARGETS batchnorm
+  EXPORT batchnormTargets
+  FILE_SET HEADERS
+  INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(EXPORT batchnormTargets NAMESPACE batchnorm:: DESTINATION ${package_dir})
+
+configure_package_config_file(
+  ${CMAKE_CURRENT_LIST_DIR}/batchnormConfig.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/batchnormConfig.cmake
+  INSTALL_DESTINATION ${package_dir}
+  NO_SET_AND_CHECK_MACRO)
+# Before 1.0 a new minor version may change the interface.
+write_basic_package_version_file(
+  ${CMAKE_CURRENT_BINARY_DIR}/batchnormConfigVersion.cmake
+  COMPATIBILITY SameMinorVersion
+  ARCH_INDEPENDENT)
+install(
+  FILES ${CMAKE_CURRENT_BINARY_DIR}/batchnormConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/batchnormConfigVersion.cmake
+  DESTINATION ${package_dir})
