@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: MIT
+# Writes the README's first program, the first ```cpp block with an int main, to a file:
+#   cmake -D readme=README.md -D readme_program=out.cpp -P extract_program.cmake
+file(READ ${readme} rest)
+set(program "")
+while(program STREQUAL "")
+  string(FIND "${rest}" "```cpp\n" begin)
+  if(begin EQUAL -1)
+    message(FATAL_ERROR "${readme} holds no cpp block with an int main")
+  endif()
+  math(EXPR begin "${begin} + 7")
+  string(SUBSTRING "${rest}" ${begin} -1 rest)
+  string(FIND "${rest}" "```" end)
+  string(SUBSTRING "${rest}" 0 ${end} block)
+  if(block MATCHES "int main\\(")
+    set(program "${block}")
+  endif()
+endwhile()
+# An unchanged program is left alone, so that nothing is compiled again.
+set(previous "")
+if(EXISTS ${readme_program})
+  file(READ ${readme_program} previous)
+endif()
+if(NOT program STREQUAL previous)
+  file(WRITE ${readme_program} "${program}")
+endif()

@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source cmake/debian_packages.sh
+
+usage() {
+  cat << 'END'
+Usage: tests/run.sh [option...]
+
+Builds the tests in build/tests and runs them on every instruction set of this processor. Needs Debian's packages; as root
+it installs those that are missing, otherwise it says which.
+
+  --compilers           with GCC and with Clang instead of the default compiler; compiles each header alone
+  --sanitizers          also under the address and undefined-behaviour sanitizers, the thread tests under the thread sanitizer
+  --consumers           also builds a program against the installed package, a moved one, a subdirectory and plain headers
+  --examples            also runs examples/run.sh
+  --all                 all of these
+  --warnings-as-errors  a compiler's warning fails the build
+  --help                this text
+END
+}
+
+compilers=false sanitizers=false consumers=false examples=false warnings_as_errors=OFF
+for option; do
+  case $option in
+    --compilers) compilers=true ;;
+    --sanitizers) sanitizers=true ;;
+    --consumers) consumers=true ;;
+    --examples) examples=true ;;
+    --all) compilers=true sanitizers=true consumers=true examples=true ;;
+    --warnings-as-errors) warnings_as_errors=ON ;;
+    --help | -h) usage && exit ;;
+    *) usage >&2 && exit 2 ;;
+  esac
+done
+
+packages=(cmake ninja-build g++ libeigen3-dev libgtest-dev libbenchmark-dev libcli11-dev zlib1g-dev libpng-dev libonnx-testdata)
+if $compilers || $sanitizers || $consumers; then
+  packages+=(clang libclang-rt-14-dev)
+fi
+require_packages "${packages[@]}"
+
+jobs=$(nproc)
+logs=build/tests/logs
+mkdir -p "$logs"
+passed=0 failed=0 skipped=0 failures=()
+
+# A sanitizer of Clang 14 cannot run where the kernel spreads addresses too widely.
+without_aslr=()
+if setarch -R true 2> /dev/null; then
+  without_aslr=(setarch -R)
+fi
+
+# watched NAME COMMAND...: a terminal shows the command's output as it comes, otherwise only a failure shows the end of it.
+watched() {
+  local log=$logs/$1.log
+  shift
+  if [[ -t 1 ]]; then
+    "$@"
+  elif ! "$@" > "$log" 2>&1; then
+    tail -n 200 "$log"
+    return 1
+  fi
+}
+
+# step NAME COMMAND...: a command that counts no tests is one.
+step() {
+  local name=$1 start=$SECONDS status=0
+  shift
+  passed_now=0 failed_now=0 skipped_now=0
+  echo "== $name"
+  "$@" || status=1
+  if ((passed_now + failed_now == 0)); then
+    passed_now=$((1 - status)) failed_now=$status
+  fi
+  passed=$((passed + passed_now)) failed=$((failed + failed_now)) skipped=$((skipped + skipped_now))
+  echo "   $passed_now passed, $skipped_now skipped, $failed_now failed, $((SECONDS - start)) s"
+  if ((status != 0)); then
+    failures+=("$name")
+  fi
+}
+
+# build NAME PRESET TARGET...
+build() {
+  local name=$1 preset=$2
+  shift 2
+  watched "$name-configure" cmake --preset "$preset" -B "build/tests/$name" \
+    -D BATCHNORM_WARNINGS_AS_ERRORS=$warnings_as_errors &&
+    watched "$name-build" "${without_aslr[@]}" cmake --build "build/tests/$name" --parallel "$jobs" --target "$@"
+}
+
+# run_tests NAME CTEST_OPTION...
+run_tests() {
+  local name=$1 status=0 progress=()
+  shift
+  local log=$PWD/$logs/$name-ctest.log
+  if [[ -t 1 ]]; then
+    progress=(--progress)
+  fi
+  watched "$name-tests" "${without_aslr[@]}" ctest --test-dir "build/tests/$name" --parallel "$jobs" --no-tests=error \
+    --output-on-failure --output-log "$log" "${progress[@]}" "$@" || status=1
+  if [[ $(grep '% tests passed' "$log") =~ ([0-9]+)\ tests\ failed\ out\ of\ ([0-9]+) ]]; then
+    failed_now=${BASH_REMATCH[1]}
+    skipped_now=$(grep -c '(Skipped)$' "$log" || true)
+    passed_now=$((BASH_REMATCH[2] - failed_now - skipped_now))
+  fi
+  return $status
+}
+
+builds=release
+if $compilers; then
+  builds="gcc-release clang-release"
+  for name in $builds; do
+    step "build with $name, each header alone" build "$name" "$name" all all_verify_interface_header_sets
+    step "tests of $name" run_tests "$name"
+  done
+else
+  step "build" build release release all
+  step "tests" run_tests release
+fi
+if $sanitizers; then
+  name=clang-sanitize-address-undefined
+  step "build with the address and undefined-behaviour sanitizers" build $name $name all
+  step "tests under the address and undefined-behaviour sanitizers" run_tests $name --label-exclude compile_fail
+  name=clang-sanitize-thread
+  step "build with the thread sanitizer" build $name $name batchnorm_thread_tests
+  step "tests under the thread sanitizer" run_tests $name --label-regex threads
+fi
+if $consumers; then
+  step "consumers" watched consumers tests/consumers/run.sh
+fi
+if $examples; then
+  step "examples" watched examples examples/run.sh
+fi
+
+echo
+"build/tests/${builds%% *}/bin/instruction_sets" || true
+echo "$((100 * passed / (passed + failed)))% tests passed, $failed tests failed out of $((passed + failed)), $skipped skipped"
+if ((${#failures[@]} > 0)); then
+  printf 'failed: %s\n' "${failures[@]}"
+  exit 1
+fi

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <batchnorm/batchnorm.hpp>
+
+// The kernels behind the calls that most tests make are compiled once, in instantiate_*.cpp, not in every test.
+
+// A macro, because an explicit instantiation and its declaration must repeat the whole signature.
+#define SUPPORT_INSTANTIATE_EPILOGUE(PREFIX, T, P, E)                                                                           \
+  PREFIX template void batchnorm::batch_norm<T, P, E>(                                                                          \
+      Format, const Options&, TensorView<const T>, TensorView<const P>, TensorView<const P>, TensorView<P>, TensorView<P>,      \
+      const OutputViews<T, P>&, const E&, const CallOptions&);
+
+#define SUPPORT_INSTANTIATE_OPERATOR(PREFIX, T, P, F)                                                                           \
+  PREFIX template batchnorm::Outputs<T, P> batchnorm::BatchNorm<T, F, P>::operator()<batchnorm::Identity>(                      \
+      TensorView<const T>, TensorView<const P>, TensorView<const P>, TensorView<P>, TensorView<P>, const Identity&,             \
+      const CallOptions&) const;                                                                                                \
+  PREFIX template void batchnorm::BatchNorm<T, F, P>::operator()<batchnorm::Identity>(                                          \
+      TensorView<const T>, TensorView<const P>, TensorView<const P>, TensorView<P>, TensorView<P>, const OutputViews<T, P>&,    \
+      const Identity&, const CallOptions&) const;                                                                               \
+  PREFIX template batchnorm::Tensor<T> batchnorm::BatchNorm<T, F, P>::output_x<batchnorm::Identity>(                            \
+      TensorView<const T>, TensorView<const P>, TensorView<const P>, TensorView<P>, TensorView<P>, const Identity&,             \
+      const CallOptions&) const;
+
+#define SUPPORT_INSTANTIATE_NORMALIZE(PREFIX, T, P)                                                                             \
+  PREFIX template void batchnorm::normalize<T, P, batchnorm::Identity>(                                                         \
+      TensorView<const T>, Format, TensorView<const P>, TensorView<const P>, TensorView<const P>, TensorView<const P>, double,  \
+      TensorView<T>, const Identity&, const CallOptions&);                                                                      \
+  PREFIX template void batchnorm::normalize<T, P, batchnorm::Identity>(                                                         \
+      TensorView<const T>, Format, const Moments&, TensorView<const P>, TensorView<const P>, double, TensorView<T>,             \
+      const Identity&, const CallOptions&);
+
+#define SUPPORT_INSTANTIATE(PREFIX, T, P)                                       \
+  SUPPORT_INSTANTIATE_EPILOGUE(PREFIX, T, P, batchnorm::Identity)               \
+  SUPPORT_INSTANTIATE_OPERATOR(PREFIX, T, P, batchnorm::Format::NCHW)           \
+  SUPPORT_INSTANTIATE_OPERATOR(PREFIX, T, P, batchnorm::Format::NHWC)           \
+  SUPPORT_INSTANTIATE_NORMALIZE(PREFIX, T, P)
+
+#define SUPPORT_INSTANTIATE_MOMENTS(PREFIX, T) \
+  PREFIX template batchnorm::Moments batchnorm::moments<T>(TensorView<const T>, Format, const CallOptions&);
+
+namespace support {
+
+/// y = leaky ReLU(z + residual): with slope 1 the plain sum, with slope 0 the sum's ReLU.
+template <class T>
+using LeakySum = batchnorm::AddResidual<T, batchnorm::LeakyRelu>;
+
+}  // namespace support
+
+#define SUPPORT_INSTANTIATE_ELEMENT(PREFIX, T, P)                         \
+  SUPPORT_INSTANTIATE_MOMENTS(PREFIX, T)                                  \
+  SUPPORT_INSTANTIATE_EPILOGUE(PREFIX, T, P, batchnorm::Relu)             \
+  SUPPORT_INSTANTIATE_EPILOGUE(PREFIX, T, P, support::LeakySum<T>)
+
+SUPPORT_INSTANTIATE(extern, float, float)
+SUPPORT_INSTANTIATE(extern, float, batchnorm::half)
+SUPPORT_INSTANTIATE(extern, batchnorm::half, float)
+SUPPORT_INSTANTIATE(extern, batchnorm::half, batchnorm::half)
+SUPPORT_INSTANTIATE(extern, batchnorm::bfloat16, float)
+SUPPORT_INSTANTIATE(extern, batchnorm::bfloat16, batchnorm::bfloat16)
+SUPPORT_INSTANTIATE(extern, double, double)
+SUPPORT_INSTANTIATE_ELEMENT(extern, float, float)
+SUPPORT_INSTANTIATE_ELEMENT(extern, batchnorm::half, float)
+SUPPORT_INSTANTIATE_ELEMENT(extern, batchnorm::bfloat16, float)
+SUPPORT_INSTANTIATE_ELEMENT(extern, double, double)
