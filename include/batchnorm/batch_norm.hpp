@@ -31,34 +31,35 @@ struct OutputViews {
 inline namespace BATCHNORM_KERNELS {
 namespace arguments {
 
-/// The extents of an owned y: those of x where x can be right; what is wrong with x is said by the call itself.
-inline Shape tensor_shape(const Shape& shape) {
-  for (const std::int64_t extent : shape.extents()) {
-    if (extent < 0) return Shape{0};
-  }
-  return shape.rank() == 0 ? Shape{0} : shape;
+/// The number of channels of x, once x itself is found right: nothing is allocated for an x that is not.
+template <Element T>
+std::int64_t channels_of(const TensorView<const T>& x, Format format) {
+  return Arguments("batchnorm::BatchNorm", x, format).channels();
 }
 
-/// The number of channels for owned outputs, likewise.
-inline std::int64_t channels_of(const Shape& shape, Format format) noexcept {
-  return shape.rank() < 2 ? 0 : std::max<std::int64_t>(0, shape[cpu::channel_axis(shape, format)]);
-}
+/// The statistics that an inference is given.
+template <Element P>
+struct Constants {
+  const P* mean = nullptr;
+  const P* variance = nullptr;
+};
 
 /// Inference: copies of the given statistics, and y.
 template <class Checked, Element P>
-void infer(const cpu::Machine& machine, const Arguments& arguments, const Checked& checked, const cpu::ChannelArguments<P>& from) {
+void infer(const cpu::Machine& machine, const Arguments& arguments, const Checked& checked, const cpu::ChannelArguments<P>& to,
+           const Constants<P>& given) {
   const auto copy_statistics = [&] {
     for (int k = 0; k < 2; ++k) {
-      if (from.batch_mean[k] != nullptr) std::copy_n(from.running_mean, arguments.channels(), from.batch_mean[k]);
-      if (from.batch_variance[k] != nullptr) std::copy_n(from.running_variance, arguments.channels(), from.batch_variance[k]);
+      if (to.batch_mean[k] != nullptr) std::copy_n(given.mean, arguments.channels(), to.batch_mean[k]);
+      if (to.batch_variance[k] != nullptr) std::copy_n(given.variance, arguments.channels(), to.batch_variance[k]);
     }
   };
   if (arguments.empty()) return copy_statistics();
   cpu::normalize_with(machine, checked.input, checked.output, [&](const auto& coefficients) {
     copy_statistics();
-    using C = std::remove_reference_t<decltype(*coefficients.center)>;
-    cpu::run(machine.isa, cpu::ConstantCoefficients<C, P>{from.running_mean, from.running_variance, from.scale, from.bias,
-                                                          from.epsilon, arguments.channels(), coefficients});
+    using Compute = std::remove_reference_t<decltype(*coefficients.center)>;
+    cpu::run(machine.isa, cpu::ConstantCoefficients<Compute, P>{given.mean, given.variance, to.scale, to.bias, to.epsilon,
+                                                                arguments.channels(), coefficients});
   });
 }
 
@@ -110,10 +111,11 @@ class BatchNorm {
   template <Epilogue<T> E = Identity>
   Outputs<T, P> operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias, TensorView<P> mean,
                            TensorView<P> variance, const E& epilogue = {}, const CallOptions& call = {}) const {
-    const Shape channels{arguments::channels_of(x.shape(), F)};
-    Outputs<T, P> out{Tensor<T>(arguments::tensor_shape(x.shape())), Tensor<P>(channels), Tensor<P>(channels), Tensor<P>(channels), Tensor<P>(channels)};
+    const Shape channels{arguments::channels_of(x, F)};
+    Outputs<T, P> out{Tensor<T>(x.shape()), Tensor<P>(channels), Tensor<P>(channels), Tensor<P>(channels), Tensor<P>(channels)};
     batch_norm<T, P>(F, options_, x, scale, bias, mean, variance,
-                     {out.output_x, out.batch_mean, out.batch_variance, out.reserve_space_1, out.reserve_space_2}, epilogue, call);
+                     {out.output_x, out.batch_mean, out.batch_variance, out.reserve_space_1, out.reserve_space_2}, epilogue,
+                     call);
     return out;
   }
 
@@ -129,7 +131,8 @@ class BatchNorm {
   template <Epilogue<T> E = Identity>
   Tensor<T> output_x(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias, TensorView<P> mean,
                      TensorView<P> variance, const E& epilogue = {}, const CallOptions& call = {}) const {
-    Tensor<T> y(arguments::tensor_shape(x.shape()));
+    arguments::channels_of(x, F);
+    Tensor<T> y(x.shape());
     batch_norm<T, P>(F, options_, x, scale, bias, mean, variance, {.output_x = y}, epilogue, call);
     return y;
   }
@@ -138,7 +141,7 @@ class BatchNorm {
   Options options_;
 };
 
-// ------------------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------------------------------------
 
 inline namespace BATCHNORM_KERNELS {
 
@@ -152,6 +155,7 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
   arguments::Arguments arguments(name, x, format);
   const arguments::NormalizeArguments<T, E> checked(arguments, x, out.output_x, epilogue);
   cpu::ChannelArguments<P> channels;
+  arguments::Constants<P> constants;
   channels.scale = arguments.channel_vector("scale", scale);
   channels.bias = arguments.channel_vector("bias", bias);
   channels.batch_mean[0] = arguments.channel_vector("batch_mean", out.batch_mean);
@@ -160,8 +164,13 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
   channels.batch_variance[1] = arguments.channel_vector("reserve_space_2", out.reserve_space_2);
   arguments.check_together("mean", mean.present(), "variance", variance.present());
   if (!options.is_training) arguments.check_present("mean", mean.present(), "inference normalises with it");
-  channels.running_mean = arguments.channel_vector("mean", mean);
-  channels.running_variance = arguments.channel_vector("variance", variance);
+  if (options.is_training) {
+    channels.running_mean = arguments.channel_vector("mean", mean);
+    channels.running_variance = arguments.channel_vector("variance", variance);
+  } else {
+    constants.mean = arguments.channel_vector("mean", TensorView<const P>(mean));
+    constants.variance = arguments.channel_vector("variance", TensorView<const P>(variance));
+  }
   channels.epsilon = options.epsilon;
   channels.momentum = arguments::momentum_of(name, options, call);
   arguments.check_overlap();
@@ -173,7 +182,7 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
     channels.keeps_if_not_finite = options.not_finite == NotFinite::keep;
     cpu::train(machine, checked.input, checked.output, channels);
   } else {
-    arguments::infer(machine, arguments, checked, channels);
+    arguments::infer(machine, arguments, checked, channels, constants);
   }
 }
 

@@ -25,9 +25,8 @@ using parameter_t = std::conditional_t<std::same_as<T, double>, double, float>;
 /// T = bfloat16: float or bfloat16; T = double: double.
 template <class P, class T>
 concept ParameterOf = Element<T> && Element<P> &&
-                      (std::same_as<P, parameter_t<T>> || (std::same_as<T, half> && std::same_as<P, half>) ||
-                       (std::same_as<T, float> && std::same_as<P, half>) ||
-                       (std::same_as<T, bfloat16> && std::same_as<P, bfloat16>));
+    (std::same_as<P, parameter_t<T>> || (std::same_as<T, half> && std::same_as<P, half>) ||
+     (std::same_as<T, float> && std::same_as<P, half>) || (std::same_as<T, bfloat16> && std::same_as<P, bfloat16>));
 
 /// The type in which y is computed before its one rounding: double for double, float for all others.
 template <Element T>

@@ -11,10 +11,10 @@ class Task {
  public:
   template <class F>
     requires(!std::is_same_v<std::remove_cvref_t<F>, Task> && std::is_invocable_v<F&, int>)
-  Task(F&& callable) noexcept
-      : callable_(const_cast<void*>(static_cast<const void*>(std::addressof(callable)))), call_([](void* object, int index) {
-          (*static_cast<std::remove_reference_t<F>*>(object))(index);
-        }) {}
+  Task(F&& callable)
+  noexcept
+      : callable_(const_cast<void*>(static_cast<const void*>(std::addressof(callable)))),
+        call_([](void* object, int index) { (*static_cast<std::remove_reference_t<F>*>(object))(index); }) {}
 
   void operator()(int index) const { call_(callable_, index); }
 

@@ -71,22 +71,22 @@ inline std::string to_string(const Shape& shape) {
 }
 
 /// Number of elements: the product of the extents, 0 when one of them is 0, 1 for rank 0.
-/// @throws ShapeError   a negative extent, or a product beyond 2^63 - 1; `name` stands in the message
-inline std::int64_t element_count(const Shape& shape, std::string_view name = "tensor") {
+/// @throws ShapeError   a negative extent, or a product beyond 2^63 - 1; `call` and `name` stand in the message
+inline std::int64_t element_count(const Shape& shape, std::string_view call = "batchnorm",
+                                  std::string_view name = "the tensor") {
+  const auto refuse = [&](std::string_view before, std::string_view after) {
+    detail::fail<ShapeError>(
+        std::string(call).append(": ").append(before).append(name).append(after).append(", its shape is ") + to_string(shape));
+  };
   std::int64_t product = 1;
   bool empty = false;
   bool overflow = false;
   for (const std::int64_t extent : shape.extents()) {
-    if (extent < 0) {
-      detail::fail<ShapeError>("batchnorm: " + std::string(name) + " has a negative extent, its shape is " + to_string(shape));
-    }
+    if (extent < 0) refuse("", " has a negative extent");
     empty = empty || extent == 0;
     overflow = __builtin_mul_overflow(product, extent == 0 ? 1 : extent, &product) || overflow;
   }
-  if (overflow) {
-    detail::fail<ShapeError>("batchnorm: the number of elements of " + std::string(name) + " overflows 64 bits, its shape is " +
-                             to_string(shape));
-  }
+  if (overflow) refuse("the number of elements of ", " overflows 64 bits");
   return empty ? 0 : product;
 }
 

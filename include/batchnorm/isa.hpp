@@ -11,6 +11,7 @@
 #include <cpuid.h>
 #endif
 
+#include <batchnorm/cpu/config.hpp>
 #include <batchnorm/errors.hpp>
 
 namespace batchnorm {
@@ -29,17 +30,6 @@ constexpr std::string_view to_string(Isa isa) noexcept {
     case Isa::x86_64_v4: return "x86-64-v4";
     default: return "baseline";
   }
-}
-
-/// The instruction set that the compiler's own flags demand of this translation unit; nothing below it can run here.
-constexpr Isa compiled_isa() noexcept {
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
-  return Isa::x86_64_v4;
-#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-  return Isa::x86_64_v3;
-#else
-  return Isa::baseline;
-#endif
 }
 
 namespace detail {
@@ -63,6 +53,20 @@ inline std::atomic<int> chosen_isa{-1};
 
 }  // namespace detail
 
+// What depends on the compiler's flags differs from one translation unit to another.
+inline namespace BATCHNORM_KERNELS {
+
+/// The instruction set that the compiler's own flags demand of this translation unit; nothing below it can run here.
+constexpr Isa compiled_isa() noexcept {
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+  return Isa::x86_64_v4;
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+  return Isa::x86_64_v3;
+#else
+  return Isa::baseline;
+#endif
+}
+
 /// The instruction sets that this translation unit can run on this processor, ascending.
 inline std::vector<Isa> available_isas() {
   std::vector<Isa> isas;
@@ -80,7 +84,8 @@ inline Isa parse_isa(std::string_view name, std::string_view source = "instructi
     if (to_string(isa) == name) return isa;
     known.append(known.empty() ? "" : ", ").append(to_string(isa));
   }
-  detail::fail<ValueError>("batchnorm: " + std::string(source) + " is '" + std::string(name) + "', available here are " + known);
+  detail::fail<ValueError>("batchnorm: " + std::string(source) + " is '" + std::string(name) + "', available here are " +
+                           known);
 }
 
 /// From now on every call of the program runs on that instruction set.
@@ -102,4 +107,5 @@ inline Isa active_isa() {
   return isa < compiled_isa() ? compiled_isa() : isa;
 }
 
+}  // namespace BATCHNORM_KERNELS
 }  // namespace batchnorm

@@ -23,8 +23,7 @@ struct Moments {
   Moments() = default;
 
   /// The moments of nothing: count 0, all sums 0.
-  explicit Moments(std::int64_t channels)
-      : mean(static_cast<std::size_t>(channels)), mean_low(mean.size()), m2(mean.size()) {}
+  explicit Moments(std::int64_t channels) : mean(static_cast<std::size_t>(channels)), mean_low(mean.size()), m2(mean.size()) {}
 
   std::int64_t channels() const noexcept { return static_cast<std::int64_t>(mean.size()); }
 
@@ -49,9 +48,9 @@ inline namespace BATCHNORM_KERNELS {
 ///
 ///   x        [N, C, spatial...] or [N, spatial..., C], rank 2 to 5
 ///
-/// Reads x once (double: twice, the second time from cache). float, half and bfloat16 are summed in double, in blocks of at most
-/// 8192 values about the block's first value; double in two passes over blocks of 1024. Blocks are merged by Chan, Golub and
-/// LeVeque's formula in an order that depends on the shape alone: the result is bitwise the same for any number of threads.
+/// Reads x once (double: twice, the second time from cache). float, half and bfloat16 are summed in double, in blocks of at
+/// most 8192 values about the block's first value; double in two passes over blocks of 1024. Blocks are merged by Chan, Golub
+/// and LeVeque's formula in an order that depends on the shape alone: the result is bitwise the same for any number of threads.
 /// An empty batch gives count 0 and zeros.
 /// @throws ShapeError, ValueError   as BatchNorm does for x
 template <Element T>
@@ -73,7 +72,7 @@ void merge(Moments& into, const Moments& from);
 template <Element P>
 void finalize(const Moments& moments, const Options& options, const StatisticsViews<P>& views, const CallOptions& call = {});
 
-// ------------------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------------------------------------
 
 namespace arguments {
 
@@ -87,7 +86,7 @@ inline cpu::Machine machine_of(const CallOptions& call) {
 /// The factor that turns the biased variance into the one that enters the running variance.
 inline double variance_factor(const Options& options, std::int64_t m) noexcept {
   if (options.running_variance == RunningVariance::biased) return 1.0;
-  return static_cast<double>(m) / static_cast<double>(std::max<std::int64_t>(m - 1, 1));
+  return static_cast<double>(m) / static_cast<double>((std::max<std::int64_t>)(m - 1, 1));
 }
 
 template <class T>
@@ -112,8 +111,8 @@ Moments moments(TensorView<const T> x, Format format, const CallOptions& call) {
 
 inline void merge(Moments& into, const Moments& from) {
   if (into.channels() != from.channels()) {
-    detail::fail<ShapeError>("batchnorm::merge: moments of " + std::to_string(from.channels()) + " channels cannot be merged into those of " +
-                             std::to_string(into.channels()));
+    detail::fail<ShapeError>("batchnorm::merge: moments of " + std::to_string(from.channels()) +
+                             " channels cannot be merged into those of " + std::to_string(into.channels()));
   }
   if (from.count == 0) return;
   if (into.count == 0) {
@@ -125,8 +124,7 @@ inline void merge(Moments& into, const Moments& from) {
     return {D::broadcast(m.mean[c]), D::broadcast(m.mean_low[c]), D::broadcast(m.m2[c]), D::zero()};
   };
   for (std::size_t c = 0; c < into.mean.size(); ++c) {
-    const auto merged =
-        cpu::merged(at(into, c), at(from, c), static_cast<double>(into.count), static_cast<double>(from.count));
+    const auto merged = cpu::merged(at(into, c), at(from, c), static_cast<double>(into.count), static_cast<double>(from.count));
     into.mean[c] = merged.mean.v[0];
     into.mean_low[c] = merged.mean_low.v[0];
     into.m2[c] = merged.m2.v[0] + merged.m2_low.v[0];
@@ -137,7 +135,8 @@ inline void merge(Moments& into, const Moments& from) {
 namespace arguments {
 
 /// Moments in arrays that kernels may read in whole vectors.
-inline cpu::MomentSums padded_copy(const Moments& moments, const cpu::ChannelScratch& to, const cpu::Scratch& scratch) noexcept {
+inline cpu::MomentSums padded_copy(const Moments& moments, const cpu::ChannelScratch& to,
+                                   const cpu::Scratch& scratch) noexcept {
   const cpu::MomentSums sums = to.moments(scratch, 0);
   std::fill_n(sums.mean, 4 * to.stride, 0.0);
   std::copy(moments.mean.begin(), moments.mean.end(), sums.mean);
@@ -172,8 +171,10 @@ void finalize(const Moments& moments, const Options& options, const StatisticsVi
   cpu::Scratch scratch;
   const auto part = cpu::ChannelScratch::reserve(scratch, moments.channels(), 4);
   scratch.allocate();
-  cpu::run(isa, cpu::FinalizeChannels<double, P>{arguments::padded_copy(moments, part, scratch), moments.channels(), moments.count,
-                                                 to, {nullptr, nullptr, nullptr}});
+  cpu::run(
+      isa,
+      cpu::FinalizeChannels<double, P>{
+          arguments::padded_copy(moments, part, scratch), moments.channels(), moments.count, to, {nullptr, nullptr, nullptr}});
 }
 
 }  // namespace BATCHNORM_KERNELS

@@ -16,9 +16,10 @@ inline namespace BATCHNORM_KERNELS {
 /// Reads x once, writes y once. Where variance + epsilon < 0 the channel is NaN.
 /// @throws ShapeError, ValueError   as BatchNorm does; epsilon must be in (0, 1]
 template <Element T, ParameterOf<T> P, Epilogue<T> E = Identity>
-void normalize(TensorView<const T> x, Format format, std::type_identity_t<TensorView<const P>> mean, TensorView<const P> variance,
-               std::type_identity_t<TensorView<const P>> scale, std::type_identity_t<TensorView<const P>> bias, double epsilon,
-               std::type_identity_t<TensorView<T>> y, const E& epilogue = {}, const CallOptions& call = {});
+void normalize(TensorView<const T> x, Format format, std::type_identity_t<TensorView<const P>> mean,
+               TensorView<const P> variance, std::type_identity_t<TensorView<const P>> scale,
+               std::type_identity_t<TensorView<const P>> bias, double epsilon, std::type_identity_t<TensorView<T>> y,
+               const E& epilogue = {}, const CallOptions& call = {});
 
 /// The same with the moments of a batch (or of several, merged): keeps the digits of the mean that P cannot hold.
 template <Element T, ParameterOf<T> P, Epilogue<T> E = Identity>
@@ -26,7 +27,7 @@ void normalize(TensorView<const T> x, Format format, const Moments& moments, Ten
                std::type_identity_t<TensorView<const P>> bias, double epsilon, std::type_identity_t<TensorView<T>> y,
                const E& epilogue = {}, const CallOptions& call = {});
 
-// ------------------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------------------------------------
 
 namespace arguments {
 
@@ -55,9 +56,10 @@ struct NormalizeArguments {
 }  // namespace arguments
 
 template <Element T, ParameterOf<T> P, Epilogue<T> E>
-void normalize(TensorView<const T> x, Format format, std::type_identity_t<TensorView<const P>> mean, TensorView<const P> variance,
-               std::type_identity_t<TensorView<const P>> scale, std::type_identity_t<TensorView<const P>> bias, double epsilon,
-               std::type_identity_t<TensorView<T>> y, const E& epilogue, const CallOptions& call) {
+void normalize(TensorView<const T> x, Format format, std::type_identity_t<TensorView<const P>> mean,
+               TensorView<const P> variance, std::type_identity_t<TensorView<const P>> scale,
+               std::type_identity_t<TensorView<const P>> bias, double epsilon, std::type_identity_t<TensorView<T>> y,
+               const E& epilogue, const CallOptions& call) {
   constexpr std::string_view name = "batchnorm::normalize";
   arguments::check_epsilon(name, epsilon);
   arguments::Arguments arguments(name, x, format);
@@ -73,7 +75,7 @@ void normalize(TensorView<const T> x, Format format, std::type_identity_t<Tensor
   if (arguments.empty()) return;
   cpu::normalize_with(machine, checked.input, checked.output, [&](const cpu::Coefficients<compute_t<T>>& coefficients) {
     cpu::run(machine.isa, cpu::ConstantCoefficients<compute_t<T>, P>{mean_data, variance_data, scale_data, bias_data, epsilon,
-                                                                      arguments.channels(), coefficients});
+                                                                     arguments.channels(), coefficients});
   });
 }
 
@@ -98,10 +100,9 @@ void normalize(TensorView<const T> x, Format format, const Moments& moments, Ten
   scratch.allocate();
   cpu::normalize_with(machine, checked.input, checked.output, [&](const cpu::Coefficients<compute_t<T>>& coefficients) {
     cpu::run(machine.isa, cpu::FinalizeChannels<compute_t<T>, P>{arguments::padded_copy(moments, part, scratch),
-                                                                  moments.channels(), moments.count, channels, coefficients});
+                                                                 moments.channels(), moments.count, channels, coefficients});
   });
 }
 
 }  // namespace BATCHNORM_KERNELS
 }  // namespace batchnorm
-

@@ -45,29 +45,29 @@ class TensorView {
 
   /// A vector, an array or a span is a tensor of rank 1.
   template <std::ranges::contiguous_range R>
-    requires std::ranges::sized_range<R> && (!requires(R& range) { range.shape(); }) &&
-             std::is_convertible_v<std::remove_reference_t<std::ranges::range_reference_t<R>> (*)[], T (*)[]>
-  TensorView(R&& range) noexcept
-      : TensorView(std::ranges::data(range), Shape{static_cast<std::int64_t>(std::ranges::size(range))}) {}
+    requires std::ranges::sized_range<R> &&(!requires(R & range) { range.shape(); }) &&
+        std::is_convertible_v<std::remove_reference_t<std::ranges::range_reference_t<R>> (*)[], T (*)[]> TensorView(
+            R&& range) noexcept
+        : TensorView(std::ranges::data(range), Shape{static_cast<std::int64_t>(std::ranges::size(range))}) {}
 
-  /// TensorView<float> converts to TensorView<const float>.
-  template <class U>
-    requires(!std::same_as<U, T> && std::is_convertible_v<U (*)[], T (*)[]>)
-  TensorView(const TensorView<U>& other) noexcept
-      : data_(other.data()), shape_(other.shape()), strides_(other.strides()), present_(other.present()) {}
+    /// TensorView<float> converts to TensorView<const float>.
+    template <class U>
+      requires(!std::same_as<U, T> && std::is_convertible_v<U (*)[], T (*)[]>)
+    TensorView(const TensorView<U>& other)
+    noexcept : data_(other.data()), shape_(other.shape()), strides_(other.strides()), present_(other.present()) {}
 
-  T* data() const noexcept { return data_; }
-  const Shape& shape() const noexcept { return shape_; }
-  const Strides& strides() const noexcept { return strides_; }
+    T* data() const noexcept { return data_; }
+    const Shape& shape() const noexcept { return shape_; }
+    const Strides& strides() const noexcept { return strides_; }
 
-  /// False for a default-constructed view: the argument is absent.
-  bool present() const noexcept { return present_; }
+    /// False for a default-constructed view: the argument is absent.
+    bool present() const noexcept { return present_; }
 
- private:
-  T* data_ = nullptr;
-  Shape shape_;
-  Strides strides_{};
-  bool present_ = false;
+   private:
+    T* data_ = nullptr;
+    Shape shape_;
+    Strides strides_{};
+    bool present_ = false;
 };
 
 /// An owner of a dense tensor, aligned to 64 bytes, zero at first. Moves, copies, converts to a TensorView.
@@ -78,14 +78,17 @@ class Tensor {
 
   /// @throws ShapeError   negative extent or more than 2^63 - 1 elements
   /// @throws std::bad_alloc
-  explicit Tensor(const Shape& shape) : shape_(shape), size_(element_count(shape)), data_(allocate(size_)) {
+  explicit Tensor(const Shape& shape)
+      : shape_(shape), size_(element_count(shape, "batchnorm::Tensor")), data_(allocate(size_)) {
     std::fill_n(data_, size_, T(0));
   }
   Tensor(const Tensor& other) : shape_(other.shape_), size_(other.size_), data_(allocate(size_)) {
     std::copy_n(other.data_, size_, data_);
   }
   Tensor(Tensor&& other) noexcept
-      : shape_(std::exchange(other.shape_, Shape())), size_(std::exchange(other.size_, 0)), data_(std::exchange(other.data_, nullptr)) {}
+      : shape_(std::exchange(other.shape_, Shape())),
+        size_(std::exchange(other.size_, 0)),
+        data_(std::exchange(other.data_, nullptr)) {}
   Tensor& operator=(Tensor other) noexcept {
     std::swap(shape_, other.shape_);
     std::swap(size_, other.size_);

@@ -3,10 +3,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <thread>
@@ -75,7 +76,7 @@ class ThreadTeam final : public Executor {
 /// @throws ValueError   BATCHNORM_NUM_THREADS is not a whole number in [1, ThreadTeam::max_concurrency]
 Executor& default_executor();
 
-// ------------------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------------------------------------
 
 inline ThreadTeam::ThreadTeam(int concurrency) {
   if (concurrency < 1 || concurrency > max_concurrency) {
@@ -176,16 +177,16 @@ inline int threads_of_environment() {
   const char* text = std::getenv("BATCHNORM_NUM_THREADS");
   if (text == nullptr || *text == '\0') {
     const unsigned hardware = std::thread::hardware_concurrency();
-    return hardware == 0 ? 1 : static_cast<int>(std::min<unsigned>(hardware, ThreadTeam::max_concurrency));
+    return hardware == 0 ? 1 : static_cast<int>((std::min<unsigned>)(hardware, ThreadTeam::max_concurrency));
   }
-  char* end = nullptr;
-  errno = 0;
-  const long number = std::strtol(text, &end, 10);
-  if (errno != 0 || *end != '\0' || number < 1 || number > ThreadTeam::max_concurrency) {
+  const char* const end = text + std::strlen(text);
+  int number = 0;
+  const auto [read, error] = std::from_chars(text, end, number);
+  if (error != std::errc() || read != end || number < 1 || number > ThreadTeam::max_concurrency) {
     fail<ValueError>("batchnorm: BATCHNORM_NUM_THREADS is '" + std::string(text) + "', it must be a whole number in [1, " +
                      std::to_string(ThreadTeam::max_concurrency) + "]");
   }
-  return static_cast<int>(number);
+  return number;
 }
 
 /// Never destroyed: its threads end with the program. A destructor would join threads that a forked child does not have.

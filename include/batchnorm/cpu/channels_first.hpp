@@ -60,17 +60,17 @@ class PlaneBlocks {
     const std::int64_t s = input_.geometry.s;
     const std::int64_t tile_bytes = 64 << 10;
     const std::int64_t channel_bytes = block.images * s * static_cast<std::int64_t>(sizeof(T));
-    const std::int64_t most = std::min(tile_bytes / channel_bytes, ColumnScratch::positions / s);
-    const std::int64_t tile = std::min(channels, std::max<std::int64_t>(1, most));
+    const std::int64_t most = (std::min)(tile_bytes / channel_bytes, ColumnScratch::positions / s);
+    const std::int64_t tile = (std::min)(channels, (std::max<std::int64_t>)(1, most));
     for (std::int64_t c = 0; c < channels; c += tile) {
-      const std::int64_t some = std::min(tile, channels - c);
+      const std::int64_t some = (std::min)(tile, channels - c);
       for (std::int64_t i = 0; i < some; ++i) std::fill_n(scratch.pivot + i * s, s, to.pivot[c + i]);
       std::fill_n(scratch.pivot + some * s, channel_padding, 0.0);
       std::fill_n(scratch.sum, some * s + channel_padding, 0.0);
       std::fill_n(scratch.sum_sq, some * s + channel_padding, 0.0);
       Prefetcher<T> ahead;
       if (c + some < channels) {
-        const std::int64_t next = std::min(tile, channels - c - some);
+        const std::int64_t next = (std::min)(tile, channels - c - some);
         ahead = Prefetcher<T>(input_.at(block.first_image, first + c + some), input_.pitch.outer, block.images, next * s);
       }
       run(machine_.isa, ColumnSums<T>{input_.at(block.first_image, first + c), input_.pitch.outer, block.images, some * s,
@@ -100,7 +100,7 @@ class PlaneBlocks {
 template <Element T, class Activation, bool adds_residual>
 class PlaneSweep {
  public:
-  using C = compute_t<T>;
+  using Compute = compute_t<T>;
 
   PlaneSweep(const Machine& machine, const Input<T>& input, const Output<T, Activation, adds_residual>& output,
              bool streams) noexcept
@@ -120,7 +120,7 @@ class PlaneSweep {
   /// Channels [first, first + channels) of image n, values [begin, begin + length) of each; the coefficients are those of
   /// `first` on. `ahead`: the channel whose values are prefetched on the way, or -1.
   void normalize(std::int64_t n, std::int64_t first, std::int64_t channels, std::int64_t begin, std::int64_t length,
-                 const Coefficients<C>& coefficients, std::int64_t ahead = -1) const noexcept {
+                 const Coefficients<Compute>& coefficients, std::int64_t ahead = -1) const noexcept {
     const bool gapless = is_gapless(input_, output_) && length == input_.geometry.s;
     const bool stream = streams_ && length >= line_of<T>;
     if (stream && !gapless && channels > 1) {
@@ -129,23 +129,23 @@ class PlaneSweep {
     }
     run(machine_.isa,
         PlaneNormalize<T, Activation, adds_residual>{
-            input_.at(n, first, begin), output_.residual_at(n, first, begin), output_.at(n, first, begin),
-            input_.pitch.channel, output_.residual_pitch.channel, output_.pitch.channel, channels, length, coefficients,
-            output_.normalization, stream, ahead >= 0 && gapless ? input_.at(n, ahead, begin) : nullptr});
+            input_.at(n, first, begin), output_.residual_at(n, first, begin), output_.at(n, first, begin), input_.pitch.channel,
+            output_.residual_pitch.channel, output_.pitch.channel, channels, length, coefficients, output_.normalization,
+            stream, ahead >= 0 && gapless ? input_.at(n, ahead, begin) : nullptr});
   }
 
   /// Channels [first, first + channels), without gaps, of all images, with coefficients for each position. `ahead`: the first
   /// of as many channels that are prefetched on the way, or -1.
-  void normalize_positions(std::int64_t first, std::int64_t channels, const Coefficients<C>& positions,
+  void normalize_positions(std::int64_t first, std::int64_t channels, const Coefficients<Compute>& positions,
                            std::int64_t ahead) const noexcept {
     const Geometry& g = input_.geometry;
     const std::int64_t length = channels * g.s;
     Prefetcher<T> next;
-    if (ahead >= 0) next = Prefetcher<T>(input_.at(0, ahead), input_.pitch.outer, g.n, std::min(channels, g.c - ahead) * g.s);
-    run(machine_.isa, RowNormalize<T, Activation, adds_residual>{
-                          input_.at(0, first), output_.residual_at(0, first), output_.at(0, first), input_.pitch.outer,
-                          output_.residual_pitch.outer, output_.pitch.outer, g.n, length, length, positions,
-                          output_.normalization, streams_, next});
+    if (ahead >= 0) next = Prefetcher<T>(input_.at(0, ahead), input_.pitch.outer, g.n, (std::min)(channels, g.c - ahead) * g.s);
+    run(machine_.isa,
+        RowNormalize<T, Activation, adds_residual>{input_.at(0, first), output_.residual_at(0, first), output_.at(0, first),
+                                                   input_.pitch.outer, output_.residual_pitch.outer, output_.pitch.outer, g.n,
+                                                   length, length, positions, output_.normalization, streams_, next});
   }
 
  private:
@@ -163,17 +163,17 @@ void sweep_planes(const Machine& machine, const Input<T>& input, const Output<T,
   const PlaneSweep<T, Activation, adds_residual> sweep(machine, input, output, streams);
   const std::int64_t task_values = machine.tuning->sweep_task_bytes / static_cast<std::int64_t>(sizeof(T));
   // A task is several images, or several channels of one, or a part of a plane; parts begin at whole lines.
-  const std::int64_t images = std::max<std::int64_t>(1, task_values / (g.c * g.s));
+  const std::int64_t images = (std::max<std::int64_t>)(1, task_values / (g.c * g.s));
   const std::int64_t channels = std::clamp<std::int64_t>(task_values / g.s, 1, g.c);
   const std::int64_t length = g.s <= 2 * task_values ? g.s : task_values / 64 * 64;
   const std::int64_t groups = detail::ceiling(g.c, channels), parts = detail::ceiling(g.s, length);
   const std::int64_t tasks = detail::ceiling(g.n, images) * groups * parts;
   for_each(machine, machine.workers(input.bytes()), tasks, [&](int, std::int64_t task) {
     const std::int64_t part = task % parts, group = task / parts % groups, first_image = task / parts / groups * images;
-    const std::int64_t first = group * channels, some = std::min(channels, g.c - first);
+    const std::int64_t first = group * channels, some = (std::min)(channels, g.c - first);
     const std::int64_t begin = part * length;
-    for (std::int64_t n = first_image; n < std::min(first_image + images, g.n); ++n) {
-      sweep.normalize(n, first, some, begin, std::min(length, g.s - begin), coefficients.at(first));
+    for (std::int64_t n = first_image; n < (std::min)(first_image + images, g.n); ++n) {
+      sweep.normalize(n, first, some, begin, (std::min)(length, g.s - begin), coefficients.at(first));
     }
   });
 }
@@ -183,7 +183,7 @@ void sweep_planes(const Machine& machine, const Input<T>& input, const Output<T,
 template <Element T, Element P, class Activation, bool adds_residual>
 class GroupTraining {
  public:
-  using C = compute_t<T>;
+  using Compute = compute_t<T>;
 
   GroupTraining(const Machine& machine, const Input<T>& input, const Output<T, Activation, adds_residual>& output,
                 const ChannelArguments<P>& arguments, bool streams) noexcept
@@ -207,8 +207,9 @@ class GroupTraining {
     for (std::int64_t w = 0; w < capacity; ++w) {
       WorkerParts parts;
       parts.channels = ChannelScratch::reserve(scratch_, group_, 7);
-      parts.coefficients = CoefficientScratch<C>::reserve(scratch_, group_);
-      parts.positions = CoefficientScratch<C>::reserve(scratch_, positions_ ? group_ * input_.geometry.s + line_of<T> : 0);
+      parts.coefficients = CoefficientScratch<Compute>::reserve(scratch_, group_);
+      parts.positions =
+          CoefficientScratch<Compute>::reserve(scratch_, positions_ ? group_ * input_.geometry.s + line_of<T> : 0);
       parts.columns = scratch_.template reserve<double>(input_.partition.columns ? 3 * ColumnScratch::stride : 0);
       if (w == 0) first_worker_ = parts;
       if (w == 1) worker_bytes_ = parts.channels.doubles.offset - first_worker_.channels.doubles.offset;
@@ -241,14 +242,14 @@ class GroupTraining {
 
   struct WorkerParts {
     ChannelScratch channels;
-    CoefficientScratch<C> coefficients, positions;
+    CoefficientScratch<Compute> coefficients, positions;
     Scratch::Part<double> columns;
   };
 
   struct Worker {
     BlockSums block;
     MomentSums moments;
-    Coefficients<C> coefficients, positions;
+    Coefficients<Compute> coefficients, positions;
     ColumnScratch columns;
   };
 
@@ -259,12 +260,12 @@ class GroupTraining {
     const Tuning& t = *machine_.tuning;
     const std::int64_t channel_bytes = g.n * g.s * static_cast<std::int64_t>(sizeof(T));
     const std::int64_t wanted = input_.partition.columns ? t.column_group_bytes : t.plane_group_bytes;
-    const std::int64_t share = workers_ == 1 ? wanted : std::min(wanted, input_.bytes() / (2 * workers_));
+    const std::int64_t share = workers_ == 1 ? wanted : (std::min)(wanted, input_.bytes() / (2 * workers_));
     const std::int64_t channels = std::clamp<std::int64_t>(share / channel_bytes, 1, g.c);
     const std::int64_t whole_lines = line_of<T> / std::gcd(line_of<T>, g.s);
     group_ = channels >= whole_lines ? channels / whole_lines * whole_lines : channels;
     if (input_.partition.columns && whole_lines <= g.c && whole_lines * channel_bytes <= 4 * wanted) {
-      group_ = std::max(group_, whole_lines);
+      group_ = (std::max)(group_, whole_lines);
     }
   }
 
@@ -283,7 +284,7 @@ class GroupTraining {
 
   void train(std::int64_t group, std::int64_t next, const Worker& own) const noexcept {
     const Geometry& g = input_.geometry;
-    const std::int64_t first = group * group_, channels = std::min(group_, g.c - first);
+    const std::int64_t first = group * group_, channels = (std::min)(group_, g.c - first);
     std::int64_t before = 0;
     for (std::int64_t b = 0; b < input_.partition.blocks; ++b) {
       const std::int64_t count = block_at(g, input_.partition, b).values();
@@ -291,7 +292,7 @@ class GroupTraining {
       run(machine_.isa, MergeBlock{own.moments, own.block, channels, before, count});
       before += count;
     }
-    run(machine_.isa, FinalizeChannels<C, P>{own.moments, channels, before, arguments_.at(first), own.coefficients});
+    run(machine_.isa, FinalizeChannels<Compute, P>{own.moments, channels, before, arguments_.at(first), own.coefficients});
     if (positions_) expand(own.coefficients, channels, g.s, own.positions, channels * g.s + line_of<T>);
     const std::int64_t ahead = next < groups() && input_.bytes() > machine_.tuning->l2_bytes ? next * group_ : -1;
     if (positions_) {

@@ -56,15 +56,16 @@ class RowBlocks {
 
   /// `rows` rows of `columns` values from row `first` of x on: tiles of a few rows, so that the accumulators of many columns
   /// are loaded once for several values, and the memory still sees one row after the other.
-  void add_rows(std::int64_t first, std::int64_t rows, std::int64_t columns, std::int64_t stride, const BlockSums& to) const
-      noexcept {
+  void add_rows(std::int64_t first, std::int64_t rows, std::int64_t columns, std::int64_t stride,
+                const BlockSums& to) const noexcept {
     const std::int64_t tile = std::clamp<std::int64_t>((16 << 10) / (columns * static_cast<std::int64_t>(sizeof(T))), 8, 128);
     for (std::int64_t r = 0; r < rows; r += tile) {
       const T* x = input_.at(first, 0) + r * stride;
-      const std::int64_t some = std::min(tile, rows - r);
+      const std::int64_t some = (std::min)(tile, rows - r);
       Prefetcher<T> ahead;
-      if (r + some < rows) ahead = Prefetcher<T>(x + some * stride, stride, std::min(tile, rows - r - some), columns);
-      run(machine_.isa, ColumnSums<T>{x, stride, some, columns, safe_rows(x, some, columns, stride), to.pivot, to.sum, to.sum_sq, ahead});
+      if (r + some < rows) ahead = Prefetcher<T>(x + some * stride, stride, (std::min)(tile, rows - r - some), columns);
+      run(machine_.isa,
+          ColumnSums<T>{x, stride, some, columns, safe_rows(x, some, columns, stride), to.pivot, to.sum, to.sum_sq, ahead});
     }
   }
 
@@ -73,7 +74,7 @@ class RowBlocks {
     const Geometry& g = input_.geometry;
     if (input_.pitch.outer != g.c) return 0;
     const std::int64_t after_first = input_.x + g.elements() - (x + columns) - (pair_of<64> - 1);
-    return after_first < 0 ? 0 : std::min(rows, after_first / stride + 1);
+    return after_first < 0 ? 0 : (std::min)(rows, after_first / stride + 1);
   }
 
   Machine machine_;
@@ -85,43 +86,57 @@ class RowBlocks {
 template <Element T, class Activation, bool adds_residual>
 class RowSweep {
  public:
-  using C = compute_t<T>;
+  using Compute = compute_t<T>;
 
   RowSweep(const Machine& machine, const Input<T>& input, const Output<T, Activation, adds_residual>& output) noexcept
       : machine_(machine), input_(input), output_(output), columns_(input.geometry.c * input.geometry.s) {
     const bool is_dense = input.pitch.outer == columns_ && output.pitch.outer == columns_ &&
-                (!adds_residual || output.residual_pitch.outer == columns_);
+                          (!adds_residual || output.residual_pitch.outer == columns_);
     // While the coefficients stay in L1 beside x, one long row is best: it has no ends, and memory is read in order.
-    const std::int64_t coefficient_bytes = 3 * columns_ * static_cast<std::int64_t>(sizeof(C));
+    const std::int64_t coefficient_bytes = 3 * columns_ * static_cast<std::int64_t>(sizeof(Compute));
     is_flat_ = is_dense && (coefficient_bytes <= 16 << 10 || columns_ % line_of<T> != 0);
-    period_ = is_flat_ ? detail::ceiling(line_of<T>, columns_) * columns_ : columns_;
+    period_ = is_flat_ ? detail::ceiling(least_period, columns_) * columns_ : columns_;
   }
 
   /// Positions that the expanded coefficients cover: whole rows, and the line behind them that a vector may begin in.
   std::int64_t positions() const noexcept { return period_ + line_of<T>; }
 
   /// Normalises all rows, in ascending order or from the end in blocks.
-  void normalize(const Coefficients<C>& channels, const Coefficients<C>& positions, bool streams, bool reversed) const noexcept {
+  void normalize(const Coefficients<Compute>& channels, const Coefficients<Compute>& positions, bool streams,
+                 bool reversed) const noexcept {
     expand(channels, input_.geometry.c, input_.geometry.s, positions, this->positions());
     const Tuning& t = *machine_.tuning;
     const std::int64_t row_bytes = columns_ * static_cast<std::int64_t>(sizeof(T));
     const std::int64_t task_bytes = reversed ? t.reverse_block_bytes : t.sweep_task_bytes;
-    const std::int64_t rows = std::max<std::int64_t>(1, task_bytes / row_bytes);
+    const std::int64_t rows = (std::max<std::int64_t>)(1, task_bytes / row_bytes);
     const std::int64_t tasks = detail::ceiling(input_.geometry.n, rows);
     for_each(machine_, machine_.workers(input_.bytes()), tasks, [&](int, std::int64_t task) {
       const std::int64_t first = (reversed ? tasks - 1 - task : task) * rows;
-      normalize_rows(first, std::min(rows, input_.geometry.n - first), positions, streams);
+      normalize_rows(first, (std::min)(rows, input_.geometry.n - first), positions, streams);
     });
   }
 
  private:
-  void normalize_rows(std::int64_t first, std::int64_t rows, const Coefficients<C>& positions, bool streams) const noexcept {
+  void normalize_rows(std::int64_t first, std::int64_t rows, const Coefficients<Compute>& positions,
+                      bool streams) const noexcept {
     const std::int64_t merged = is_flat_ ? rows : 1;  // as one long row
-    run(machine_.isa, RowNormalize<T, Activation, adds_residual>{
-                          input_.at(first, 0), output_.residual_at(first, 0), output_.at(first, 0), input_.pitch.outer,
-                          output_.residual_pitch.outer, output_.pitch.outer, rows / merged, merged * columns_, period_, positions,
-                          output_.normalization, streams, {}});
+    run(machine_.isa, RowNormalize<T, Activation, adds_residual>{input_.at(first, 0),
+                                                                 output_.residual_at(first, 0),
+                                                                 output_.at(first, 0),
+                                                                 input_.pitch.outer,
+                                                                 output_.residual_pitch.outer,
+                                                                 output_.pitch.outer,
+                                                                 rows / merged,
+                                                                 merged * columns_,
+                                                                 period_,
+                                                                 positions,
+                                                                 output_.normalization,
+                                                                 streams,
+                                                                 {}});
   }
+
+  /// Coefficients repeat at least so far apart: a long inner loop, and still 6 KB at most of float.
+  static constexpr std::int64_t least_period = 512;
 
   Machine machine_;
   Input<T> input_;

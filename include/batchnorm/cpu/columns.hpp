@@ -4,6 +4,8 @@
 // Kernels over interleaved columns: channels-last tensors (row = one or several positions, column = channel) and small planes
 // of a channels-first tensor (row = image, column = one value of a run of adjacent planes).
 
+#include <algorithm>
+
 #include <batchnorm/cpu/runs.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
@@ -20,10 +22,12 @@ class Prefetcher {
         rows_(rows),
         row_bytes_(columns * static_cast<std::int64_t>(sizeof(T))) {}
 
+  bool is_done() const { return rows_ <= 0; }
+
   /// The next `lines` lines; a row's last ones may reach past its end.
   BATCHNORM_INLINE void step(std::int64_t lines) {
     while (lines > 0 && rows_ > 0) {
-      const std::int64_t count = std::min(lines, (row_bytes_ - offset_ + 63) / 64);
+      const std::int64_t count = (std::min)(lines, (row_bytes_ - offset_ + 63) / 64);
       for (std::int64_t i = 0; i < count; ++i) prefetch(row_ + offset_ + 64 * i);
       lines -= count;
       offset_ += 64 * count;
@@ -71,7 +75,7 @@ struct ColumnSums {
     }
     if (c < columns) {
       walk.step(lines);
-      const std::int64_t whole = std::min(rows, safe_rows);
+      const std::int64_t whole = (std::min)(rows, safe_rows);
       add_columns<Bytes, 1>(c, whole);
       for (std::int64_t r = whole; r < rows; ++r) add_last_columns<Bytes>(c, r);
     }
@@ -164,45 +168,55 @@ struct RowNormalize {
     std::int64_t i = 0;
     if (streams) {
       const auto misaligned = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(y + r * y_stride) % 64 / sizeof(T));
-      i = std::min(misaligned == 0 ? 0 : line - misaligned, length);
+      i = (std::min)(misaligned == 0 ? 0 : line - misaligned, length);
       for (int k = 0; k < Rows; ++k) part<Bytes>(r + k, 0, i, 0);
     }
     std::int64_t position = i >= period ? i % period : i;
-    if (streams) {
-      for (; i + line <= length; i += line) {
-        walk.step(Rows);
-        normalize_line<Bytes, Rows, true>(r, i, position);
-        position += line;
-        position -= position >= period ? period : 0;
+    while (i + line <= length) {
+      // Up to where the positions begin again, or the next lines are to be prefetched.
+      const std::int64_t to_wrap = (period - position + line - 1) / line;
+      const std::int64_t lines = (std::min)({to_wrap, (length - i) / line, walk.is_done() ? to_wrap : lines_per_step});
+      walk.step(lines * Rows);
+      if (streams) {
+        normalize_lines<Bytes, Rows, true>(r, i, position, lines);
+      } else {
+        normalize_lines<Bytes, Rows, false>(r, i, position, lines);
       }
-    } else {
-      for (; i + line <= length; i += line) {
-        walk.step(Rows);
-        normalize_line<Bytes, Rows, false>(r, i, position);
-        position += line;
-        position -= position >= period ? period : 0;
-      }
+      i += lines * line;
+      position += lines * line;
+      position -= position >= period ? period : 0;
     }
     for (int k = 0; k < Rows; ++k) part<Bytes>(r + k, i, length, position);
   }
 
+  static constexpr std::int64_t lines_per_step = 8;
+
   template <int Bytes, int Rows, bool past_caches>
-  BATCHNORM_INLINE void normalize_line(std::int64_t r, std::int64_t i, std::int64_t position) const {
+  BATCHNORM_INLINE void normalize_lines(std::int64_t r, std::int64_t first, std::int64_t position, std::int64_t lines) const {
     constexpr std::int64_t lanes = lanes_of<Bytes, T>;
     constexpr int vectors = static_cast<int>(line_of<T> / lanes);
-    VectorCoefficients<V<Bytes>> c[vectors];
-    BATCHNORM_UNROLL
-    for (int k = 0; k < vectors; ++k) c[k] = VectorCoefficients<V<Bytes>>::of_positions(coefficients, position + k * lanes);
-    BATCHNORM_UNROLL
-    for (int row = 0; row < Rows; ++row) {
+    using Vectors = VectorCoefficients<V<Bytes>>;
+    const Coefficients<compute_t<T>> at = coefficients.at(position);
+    const T* from = x + r * x_stride + first;
+    const T* add = adds_residual ? residual + r * residual_stride + first : nullptr;
+    T* to = y + r * y_stride + first;
+    const std::int64_t end = lines * line_of<T>;
+    for (std::int64_t i = 0; i < end; i += line_of<T>) {
+      Vectors c[vectors];
       BATCHNORM_UNROLL
-      for (int k = 0; k < vectors; ++k) {
-        const V<Bytes> result = vector<Bytes>(r + row, i + k * lanes, c[k]);
-        T* to = y + (r + row) * y_stride + i + k * lanes;
-        if constexpr (past_caches) {
-          stream<Bytes>(to, result);
-        } else {
-          store<Bytes>(to, result);
+      for (int k = 0; k < vectors; ++k) c[k] = Vectors::of_positions(at, i + k * lanes);
+      BATCHNORM_UNROLL
+      for (int row = 0; row < Rows; ++row) {
+        BATCHNORM_UNROLL
+        for (int k = 0; k < vectors; ++k) {
+          V<Bytes> z = V<Bytes>::zero();
+          if constexpr (adds_residual) z = load<Bytes>(add + row * residual_stride + i + k * lanes);
+          z = normalization(load<Bytes>(from + row * x_stride + i + k * lanes), z, c[k]);
+          if constexpr (past_caches) {
+            stream<Bytes>(to + row * y_stride + i + k * lanes, z);
+          } else {
+            store<Bytes>(to + row * y_stride + i + k * lanes, z);
+          }
         }
       }
     }

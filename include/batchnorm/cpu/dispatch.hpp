@@ -7,22 +7,26 @@
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
 // A kernel is a struct of arguments with `template <int Bytes> void run() const`, always inlined. One shell per instruction
-// set gives its body a target; the body never names its width.
+// set gives its body a target; the body never names its width. A shell works on its own copy of the arguments: nothing that the
+// body stores can alias it, so the arguments stay in registers.
 
 template <class Kernel>
 void run_baseline(const Kernel& kernel) noexcept {
-  kernel.template run<16>();
+  const Kernel own = kernel;
+  own.template run<16>();
 }
 
 #if defined(__x86_64__)
 template <class Kernel>
 [[gnu::target(BATCHNORM_TARGET_V3)]] void run_v3(const Kernel& kernel) noexcept {
-  kernel.template run<32>();
+  const Kernel own = kernel;
+  own.template run<32>();
 }
 
 template <class Kernel>
 [[gnu::target(BATCHNORM_TARGET_V4)]] void run_v4(const Kernel& kernel) noexcept {
-  kernel.template run<64>();
+  const Kernel own = kernel;
+  own.template run<64>();
 }
 #endif
 

@@ -122,8 +122,17 @@ BATCHNORM_INLINE void load_pair_first(vec<double, Bytes>& low, vec<double, Bytes
   load_pair(low, high, static_cast<const T*>(buffer));
 }
 
+/// `count` elements at p in the last lanes, zeros before them.
 template <int Bytes, Element T>
-BATCHNORM_INLINE void store_pair_first(T* p, const vec<double, Bytes>& low, const vec<double, Bytes>& high, std::int64_t count) {
+BATCHNORM_INLINE void load_pair_last(vec<double, Bytes>& low, vec<double, Bytes>& high, const T* p, std::int64_t count) {
+  T buffer[pair_of<Bytes>] = {};
+  std::memcpy(static_cast<void*>(buffer + pair_of<Bytes> - count), p, static_cast<std::size_t>(count) * sizeof(T));
+  load_pair(low, high, static_cast<const T*>(buffer));
+}
+
+template <int Bytes, Element T>
+BATCHNORM_INLINE void store_pair_first(T* p, const vec<double, Bytes>& low, const vec<double, Bytes>& high,
+                                       std::int64_t count) {
   T buffer[pair_of<Bytes>];
   store_pair(static_cast<T*>(buffer), low, high);
   std::memcpy(static_cast<void*>(p), buffer, static_cast<std::size_t>(count) * sizeof(T));

@@ -13,7 +13,11 @@ template <Element T>
 class BlockwiseStatistics {
  public:
   BlockwiseStatistics(const Machine& machine, const Input<T>& input) noexcept
-      : machine_(machine), input_(input), workers_(machine.workers(input.bytes())), rows_(machine, input), planes_(machine, input) {}
+      : machine_(machine),
+        input_(input),
+        workers_(machine.workers(input.bytes())),
+        rows_(machine, input),
+        planes_(machine, input) {}
 
   void reserve(Scratch& scratch) noexcept {
     const std::int64_t blocks = input_.partition.blocks;
@@ -33,10 +37,11 @@ class BlockwiseStatistics {
     // Merging is worth a second thread only when there is much of it.
     const std::int64_t c = input_.geometry.c;
     const bool serial = c * input_.partition.blocks < (1 << 14);
-    const std::int64_t slice = serial ? c : std::max<std::int64_t>(64, detail::ceiling(detail::ceiling(c, 2 * workers_), 64) * 64);
+    const std::int64_t slice =
+        serial ? c : (std::max<std::int64_t>)(64, detail::ceiling(detail::ceiling(c, 2 * workers_), 64) * 64);
     const MomentSums moments = moments_.moments(scratch, 0);
     for_each(machine_, workers_, detail::ceiling(c, slice), [&](int, std::int64_t task) {
-      const std::int64_t first = task * slice, channels = std::min(slice, c - first);
+      const std::int64_t first = task * slice, channels = (std::min)(slice, c - first);
       std::int64_t before = 0;
       for (std::int64_t b = 0; b < input_.partition.blocks; ++b) {
         const std::int64_t count = block_at(input_.geometry, input_.partition, b).values();
@@ -80,7 +85,7 @@ class BlockwiseStatistics {
 template <Element T, class Activation, bool adds_residual>
 class WholeSweep {
  public:
-  using C = compute_t<T>;
+  using Compute = compute_t<T>;
 
   WholeSweep(const Machine& machine, const Input<T>& input, const Output<T, Activation, adds_residual>& output) noexcept
       : machine_(machine),
@@ -90,12 +95,12 @@ class WholeSweep {
         by_rows_(input.geometry.channels_last || PlaneSweep<T, Activation, adds_residual>::needs_positions(input, output)) {}
 
   void reserve(Scratch& scratch) noexcept {
-    channels_ = CoefficientScratch<C>::reserve(scratch, input_.geometry.c);
-    positions_ = CoefficientScratch<C>::reserve(scratch, by_rows_ ? rows_.positions() : 0);
+    channels_ = CoefficientScratch<Compute>::reserve(scratch, input_.geometry.c);
+    positions_ = CoefficientScratch<Compute>::reserve(scratch, by_rows_ ? rows_.positions() : 0);
   }
 
   /// Where the coefficients of the channels go before `run_all`.
-  Coefficients<C> coefficients(const Scratch& scratch) const noexcept { return channels_.in(scratch); }
+  Coefficients<Compute> coefficients(const Scratch& scratch) const noexcept { return channels_.in(scratch); }
 
   void run_all(const Scratch& scratch, bool streams, bool reversed) const noexcept {
     if (by_rows_) {
@@ -111,7 +116,7 @@ class WholeSweep {
   Output<T, Activation, adds_residual> output_;
   RowSweep<T, Activation, adds_residual> rows_;
   bool by_rows_;
-  CoefficientScratch<C> channels_, positions_;
+  CoefficientScratch<Compute> channels_, positions_;
 };
 
 /// Bytes that a normalisation reads and writes.
@@ -123,7 +128,8 @@ std::int64_t swept_bytes(const In& input, const Out& output) noexcept {
 /// y from given coefficients: `fill(coefficients)` computes them, after all memory is allocated.
 /// @throws std::bad_alloc   before anything is written
 template <Element T, class Activation, bool adds_residual, class Fill>
-void normalize_with(const Machine& machine, const Input<T>& input, const Output<T, Activation, adds_residual>& output, Fill&& fill) {
+void normalize_with(const Machine& machine, const Input<T>& input, const Output<T, Activation, adds_residual>& output,
+                    Fill&& fill) {
   WholeSweep<T, Activation, adds_residual> sweep(machine, input, output);
   Scratch scratch;
   sweep.reserve(scratch);
@@ -139,7 +145,7 @@ void normalize_with(const Machine& machine, const Input<T>& input, const Output<
 template <Element T, Element P, class Activation, bool adds_residual>
 void train(const Machine& machine, const Input<T>& input, const Output<T, Activation, adds_residual>& output,
            const ChannelArguments<P>& arguments) {
-  using C = compute_t<T>;
+  using Compute = compute_t<T>;
   const Tuning& t = *machine.tuning;
   const double l3 = static_cast<double>(t.l3_bytes), x_bytes = static_cast<double>(input.bytes());
   const bool streams = static_cast<double>(swept_bytes(input, output)) > t.training_stream_share * l3;
@@ -157,9 +163,10 @@ void train(const Machine& machine, const Input<T>& input, const Output<T, Activa
   statistics.reserve(scratch);
   sweep.reserve(scratch);
   scratch.allocate();
-  const Coefficients<C> coefficients = sweep.coefficients(scratch);
+  const Coefficients<Compute> coefficients = sweep.coefficients(scratch);
   statistics.run_all(scratch, [&](std::int64_t first, std::int64_t channels, const MomentSums& moments) {
-    run(machine.isa, FinalizeChannels<C, P>{moments, channels, input.geometry.values(), arguments.at(first), coefficients.at(first)});
+    run(machine.isa,
+        FinalizeChannels<Compute, P>{moments, channels, input.geometry.values(), arguments.at(first), coefficients.at(first)});
   });
   sweep.run_all(scratch, streams, x_bytes > l3 / 2 && x_bytes < 2 * l3);
 }

@@ -23,6 +23,15 @@ using d32 = vec<double, 32>;
 using d64 = vec<double, 64>;
 using u16 = vec<std::uint32_t, 16>;
 
+/// Whether `fma` rounds once.
+#if defined(__x86_64__) && !defined(__FMA__)
+template <int Bytes>
+inline constexpr bool has_fma = Bytes > 16;
+#else
+template <int Bytes>
+inline constexpr bool has_fma = true;
+#endif
+
 // half <-> float in integer arithmetic, four lanes at a time, exact, rounding to nearest even.
 // Method: F. Giesen, "Float->half variants" (public domain), float_to_half_fast3_rtne, in lanes.
 inline void bits_of_halves(u16& r, const void* p) {
@@ -44,10 +53,10 @@ inline void load_half_exact(f16& r, const void* p) {
   std::memcpy(&number, &with_one, 16);
   const u16::native one_bits = (113U << 23) - u16::native{};
   std::memcpy(&one, &one_bits, 16);
-  const f16 small = number - one;
-  u16 small_bits;
-  std::memcpy(&small_bits, &small, 16);
-  u16::native bits = exponent == (0x7c00U << 13) ? special : (exponent == 0U ? small_bits.v : rebased);
+  const f16 subnormal = number - one;
+  u16 subnormal_bits;
+  std::memcpy(&subnormal_bits, &subnormal, 16);
+  u16::native bits = exponent == (0x7c00U << 13) ? special : (exponent == 0U ? subnormal_bits.v : rebased);
   bits |= (h.v & 0x8000U) << 16;
   std::memcpy(&r, &bits, 16);
 }
@@ -66,13 +75,12 @@ inline void pack_half_exact(void* p, const f16& a) {
   const u16::native half_bits = (126U << 23) - u16::native{};
   std::memcpy(&half_one, &half_bits, 16);
   const f16 aligned = number + half_one;
-  u16 small;
-  std::memcpy(&small, &aligned, 16);
-  small.v -= half_bits;
+  u16 subnormal;
+  std::memcpy(&subnormal, &aligned, 16);
+  subnormal.v -= half_bits;
   const u16::native odd = (m >> 13) & 1U;
   const u16::native normal = (m - ((127U - 15U) << 23) + 0xfffU + odd) >> 13;
-  const u16::native bits =
-      (m >= ((127U + 16U) << 23) ? special : (m < (113U << 23) ? small.v : normal)) | (sign >> 16);
+  const u16::native bits = (m >= ((127U + 16U) << 23) ? special : (m < (113U << 23) ? subnormal.v : normal)) | (sign >> 16);
   for (int i = 0; i < 4; ++i) {
     const std::uint16_t lane = static_cast<std::uint16_t>(bits[i]);
     std::memcpy(static_cast<char*>(p) + 2 * i, &lane, 2);
@@ -91,7 +99,6 @@ BATCHNORM_INLINE vec<std::uint32_t, Bytes> bfloat16_bits(const vec<float, Bytes>
 }
 
 #if defined(__x86_64__)
-
 
 // ------------------------------------------------------------------------------------------------------- 16 bytes: SSE2
 inline void fma(f16& r, const f16& a, const f16& b, const f16& c) {
@@ -168,8 +175,8 @@ BATCHNORM_V3 void widen(d32& low, d32& high, const f32& a) {
   high.v = d32::native(_mm256_cvtps_pd(_mm256_extractf128_ps(__m256(a.v), 1)));
 }
 BATCHNORM_V3 void narrow(f32& r, const d32& low, const d32& high) {
-  r.v = f32::native(_mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(__m256d(low.v))),
-                                         _mm256_cvtpd_ps(__m256d(high.v)), 1));
+  r.v = f32::native(
+      _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(__m256d(low.v))), _mm256_cvtpd_ps(__m256d(high.v)), 1));
 }
 BATCHNORM_V3 void load_half(f32& r, const void* p) {
   r.v = f32::native(_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p))));

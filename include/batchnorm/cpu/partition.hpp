@@ -14,11 +14,11 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 /// alone; how blocks are shared among threads does not matter.
 struct Partition {
   std::int64_t blocks = 0;
-  std::int64_t images = 1;      ///< images (rows) per block; the last block may hold fewer
-  std::int64_t parts = 1;       ///< blocks per plane, when one plane is more than a block; then images == 1
-  std::int64_t length = 0;      ///< values of a part; the last part may hold fewer
-  bool columns = false;         ///< channels first: small planes are summed column by column
-  std::int64_t super_row = 1;   ///< channels last: rows that are summed side by side, so that few channels fill vectors
+  std::int64_t images = 1;     ///< images (rows) per block; the last block may hold fewer
+  std::int64_t parts = 1;      ///< blocks per plane, when one plane is more than a block; then images == 1
+  std::int64_t length = 0;     ///< values of a part; the last part may hold fewer
+  bool columns = false;        ///< channels first: small planes are summed column by column
+  std::int64_t super_row = 1;  ///< channels last: rows that are summed side by side, so that few channels fill vectors
 };
 
 /// The part of a tensor that a block covers.
@@ -32,10 +32,10 @@ struct Block {
 inline Block block_at(const Geometry& g, const Partition& p, std::int64_t index) noexcept {
   if (p.parts == 1) {
     const std::int64_t first = index * p.images;
-    return {first, std::min(p.images, g.n - first), 0, g.s};
+    return {first, (std::min)(p.images, g.n - first), 0, g.s};
   }
   const std::int64_t first = index % p.parts * p.length;
-  return {index / p.parts, 1, first, std::min(p.length, g.s - first)};
+  return {index / p.parts, 1, first, (std::min)(p.length, g.s - first)};
 }
 
 namespace detail {
@@ -63,8 +63,8 @@ Partition partition_of_planes(const Geometry& g, const Pitch& pitch) noexcept {
     p.blocks = g.n * p.parts;
     return p;
   }
-  std::int64_t images = std::max<std::int64_t>(1, block_values<T> / g.s);
-  if (std::same_as<T, double> && p.columns) images = std::min<std::int64_t>(images, 128);
+  std::int64_t images = (std::max<std::int64_t>)(1, block_values<T> / g.s);
+  if (std::same_as<T, double> && p.columns) images = (std::min<std::int64_t>)(images, 128);
   p.blocks = ceiling(g.n, images);
   p.images = ceiling(g.n, p.blocks);
   p.blocks = ceiling(g.n, p.images);
@@ -90,9 +90,9 @@ Partition partition_of_rows(const Geometry& g, const Pitch& pitch) noexcept {
   // About half a megabyte a block: enough of them for many threads, few enough that their sums stay small beside x.
   const std::int64_t row_bytes = g.c * static_cast<std::int64_t>(sizeof(T));
   const std::int64_t most = std::same_as<T, double> ? 128 * p.super_row : block_values<T>;
-  const std::int64_t rows = std::clamp<std::int64_t>((512 << 10) / row_bytes, std::min<std::int64_t>(64, most), most);
+  const std::int64_t rows = std::clamp<std::int64_t>((512 << 10) / row_bytes, (std::min<std::int64_t>)(64, most), most);
   p.blocks = ceiling(g.n, rows);
-  p.images = std::min(ceiling(ceiling(g.n, p.blocks), p.super_row) * p.super_row, most);
+  p.images = (std::min)(ceiling(ceiling(g.n, p.blocks), p.super_row) * p.super_row, most);
   p.blocks = ceiling(g.n, p.images);
   p.length = 1;
   return p;

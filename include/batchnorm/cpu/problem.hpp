@@ -22,8 +22,8 @@ struct Machine {
   /// Threads worth using for that many bytes of x.
   int workers(std::int64_t bytes) const noexcept {
     if (bytes < tuning->serial_bytes) return 1;
-    const std::int64_t useful = std::max<std::int64_t>(1, bytes / (tuning->serial_bytes / 2));
-    return static_cast<int>(std::min<std::int64_t>(executor->concurrency(), useful));
+    const std::int64_t useful = (std::max<std::int64_t>)(1, bytes / (std::max<std::int64_t>)(1, tuning->serial_bytes / 2));
+    return static_cast<int>((std::min<std::int64_t>)(executor->concurrency(), useful));
   }
 };
 
@@ -51,7 +51,9 @@ struct Output {
   Pitch residual_pitch;
   Normalization<T, Activation, adds_residual> normalization;
 
-  T* at(std::int64_t n, std::int64_t c, std::int64_t s = 0) const noexcept { return y + n * pitch.outer + c * pitch.channel + s; }
+  T* at(std::int64_t n, std::int64_t c, std::int64_t s = 0) const noexcept {
+    return y + n * pitch.outer + c * pitch.channel + s;
+  }
   const T* residual_at(std::int64_t n, std::int64_t c, std::int64_t s = 0) const noexcept {
     return adds_residual ? residual + n * residual_pitch.outer + c * residual_pitch.channel + s : nullptr;
   }
@@ -65,9 +67,7 @@ double pivot_of(const T& x) noexcept {
 }
 
 /// Doubles over `channels` channels, with room for the vectors of any kernel.
-constexpr std::int64_t padded(std::int64_t channels) noexcept {
-  return detail::ceiling(channels, 8) * 8 + channel_padding;
-}
+constexpr std::int64_t padded(std::int64_t channels) noexcept { return detail::ceiling(channels, 8) * 8 + channel_padding; }
 
 /// Arrays over channels out of the scratch memory.
 struct ChannelScratch {
@@ -87,27 +87,27 @@ struct ChannelScratch {
   }
 };
 
-template <class C>
+template <class Compute>
 struct CoefficientScratch {
-  Scratch::Part<C> values;
+  Scratch::Part<Compute> values;
   std::int64_t stride = 0;
 
   static CoefficientScratch reserve(Scratch& scratch, std::int64_t positions) noexcept {
-    return {scratch.reserve<C>(3 * padded(positions)), padded(positions)};
+    return {scratch.reserve<Compute>(3 * padded(positions)), padded(positions)};
   }
-  Coefficients<C> in(const Scratch& scratch) const noexcept {
-    C* p = scratch[values];
+  Coefficients<Compute> in(const Scratch& scratch) const noexcept {
+    Compute* p = scratch[values];
     return {p, p + stride, p + 2 * stride};
   }
 };
 
 /// Positions p in [0, count) get the coefficients of channel p / length mod channels.
-template <class C>
-void expand(const Coefficients<C>& from, std::int64_t channels, std::int64_t length, const Coefficients<C>& to,
+template <class Compute>
+void expand(const Coefficients<Compute>& from, std::int64_t channels, std::int64_t length, const Coefficients<Compute>& to,
             std::int64_t count) noexcept {
   std::int64_t c = 0;
   for (std::int64_t p = 0; p < count; p += length) {
-    const std::int64_t some = std::min(length, count - p);
+    const std::int64_t some = (std::min)(length, count - p);
     std::fill_n(to.center + p, some, from.center[c]);
     std::fill_n(to.factor + p, some, from.factor[c]);
     std::fill_n(to.offset + p, some, from.offset[c]);
@@ -132,7 +132,7 @@ void for_each(const Machine& machine, int workers, std::int64_t count, F&& task)
     return;
   }
   Counter counter;
-  machine.executor->run(static_cast<int>(std::min<std::int64_t>(workers, count)), [&](int worker) {
+  machine.executor->run(static_cast<int>((std::min<std::int64_t>)(workers, count)), [&](int worker) {
     for (std::int64_t i = counter.take(); i < count; i = counter.take()) task(worker, i);
   });
 }

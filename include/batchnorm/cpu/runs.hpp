@@ -52,22 +52,14 @@ BATCHNORM_INLINE void add_run(const T* x, std::int64_t n, double pivot_value, do
   }
   if (i < n) {
     // The last pair overlaps values that are summed already: those lanes count 0. A run shorter than a pair is copied.
-    const std::int64_t rest = n - i;
-    std::int64_t first = 0;
+    const std::int64_t first = pair - (n - i);
     if (n >= pair) {
       load_pair(low, high, x + n - pair);
-      first = pair - rest;
     } else {
-      load_pair_first(low, high, x, rest);
+      load_pair_last(low, high, x, n);
     }
-    const D number = lane_numbers<D>();
-    const D begin = D::broadcast(static_cast<double>(first));
-    const D end = D::broadcast(static_cast<double>(first + rest));
-    const D upper = number + D::broadcast(static_cast<double>(D::lanes));
-    const D d_low = select(begin <= number, select(number < end, low - pivot, D::zero()), D::zero());
-    const D d_high = select(begin <= upper, select(upper < end, high - pivot, D::zero()), D::zero());
-    sums.template add<2>(d_low);
-    sums.template add<3>(d_high);
+    sums.template add<2>(select(lanes_from<D>(first), low - pivot, D::zero()));
+    sums.template add<3>(select(lanes_from<D>(first - D::lanes), high - pivot, D::zero()));
   }
   sum += sums.sum_of_all();
   sum_sq += sums.square_of_all();
@@ -119,11 +111,11 @@ struct SegmentSums {
 };
 
 /// Constants of a channel, in the computing type: y = activation((x - center) * factor + offset [+ residual]).
-template <class C>
+template <class Compute>
 struct Coefficients {
-  C* center;
-  C* factor;
-  C* offset;
+  Compute* center;
+  Compute* factor;
+  Compute* offset;
 
   Coefficients at(std::int64_t c) const noexcept { return {center + c, factor + c, offset + c}; }
 };
@@ -133,12 +125,12 @@ template <class V>
 struct VectorCoefficients {
   V center, factor, offset;
 
-  template <class C>
-  static BATCHNORM_INLINE VectorCoefficients of_channel(const Coefficients<C>& c, std::int64_t i) {
+  template <class Compute>
+  static BATCHNORM_INLINE VectorCoefficients of_channel(const Coefficients<Compute>& c, std::int64_t i) {
     return {V::broadcast(c.center[i]), V::broadcast(c.factor[i]), V::broadcast(c.offset[i])};
   }
-  template <class C>
-  static BATCHNORM_INLINE VectorCoefficients of_positions(const Coefficients<C>& c, std::int64_t i) {
+  template <class Compute>
+  static BATCHNORM_INLINE VectorCoefficients of_positions(const Coefficients<Compute>& c, std::int64_t i) {
     return {V::load(c.center + i), V::load(c.factor + i), V::load(c.offset + i)};
   }
   template <class M>
@@ -203,7 +195,7 @@ struct PlaneNormalize {
   BATCHNORM_INLINE void store_part(std::int64_t first, std::int64_t last, const VectorCoefficients<V<Bytes>>& c) const {
     constexpr std::int64_t lanes = lanes_of<Bytes, T>;
     for (std::int64_t i = first; i < last; i += lanes) {
-      const std::int64_t count = std::min(lanes, last - i);
+      const std::int64_t count = (std::min)(lanes, last - i);
       V<Bytes> r = V<Bytes>::zero();
       if constexpr (adds_residual) r = load_first<Bytes>(residual + i, count);
       store_first<Bytes>(y + i, normalization(load_first<Bytes>(x + i, count), r, c), count);
@@ -216,8 +208,8 @@ struct PlaneNormalize {
                                            const VectorCoefficients<V<Bytes>>& next) const {
     constexpr std::int64_t lanes = lanes_of<Bytes, T>;
     for (std::int64_t k = 0; k < line_of<T>; k += lanes) {
-      const auto mask = lane_numbers<V<Bytes>>() < V<Bytes>::broadcast(static_cast<compute_t<T>>(own - k));
-      const auto mixed = VectorCoefficients<V<Bytes>>::blend(mask, c, next);
+      const auto from_next = lanes_from<V<Bytes>>(std::clamp<std::int64_t>(own - k, 0, lanes));
+      const auto mixed = VectorCoefficients<V<Bytes>>::blend(from_next, next, c);
       stream<Bytes>(y + i + k, normalization(load<Bytes>(x + i + k), residual_at<Bytes>(i + k), mixed));
     }
   }
@@ -228,7 +220,7 @@ struct PlaneNormalize {
     constexpr std::int64_t line = line_of<T>;
     const std::int64_t n = channels * length;
     const auto misaligned = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(y) % 64 / sizeof(T));
-    std::int64_t i = std::min(misaligned == 0 ? 0 : line - misaligned, n);
+    std::int64_t i = (std::min)(misaligned == 0 ? 0 : line - misaligned, n);
     auto c = VectorCoefficients<V<Bytes>>::of_channel(coefficients, 0);
     store_part<Bytes>(0, i, c);
     for (std::int64_t channel = 0; channel < channels; ++channel) {

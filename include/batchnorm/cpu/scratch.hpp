@@ -29,7 +29,7 @@ class Scratch {
 
   /// @throws std::bad_alloc
   void allocate() {
-    if (bytes_ > 0) memory_.reset(static_cast<std::byte*>(::operator new(bytes_, std::align_val_t{64})));
+    if (bytes_ > 0) memory_.reset(static_cast<std::byte*>(::operator new (bytes_, std::align_val_t{64})));
   }
 
   template <class T>
@@ -39,7 +39,7 @@ class Scratch {
 
  private:
   struct Free {
-    void operator()(std::byte* p) const noexcept { ::operator delete(p, std::align_val_t{64}); }
+    void operator()(std::byte* p) const noexcept { ::operator delete (p, std::align_val_t{64}); }
   };
 
   std::size_t bytes_ = 0;

@@ -44,6 +44,26 @@ BATCHNORM_INLINE void two_sum(const V& a, const V& b, V& rounded, V& lost) {
   lost = select(is_finite(rounded), error, V::zero());
 }
 
+/// a * b - c without its own rounding, where a * b is about c: exact with a fused multiply-add, else by Dekker's product.
+template <int Bytes>
+BATCHNORM_INLINE vec<double, Bytes> remainder(const vec<double, Bytes>& a, const vec<double, Bytes>& b,
+                                              const vec<double, Bytes>& c) {
+  using D = vec<double, Bytes>;
+  if constexpr (intrinsics::has_fma<Bytes>) {
+    return fma(a, b, D::zero() - c);
+  } else {
+    const auto upper = [](const D& x) __attribute__((always_inline)) {
+      const D shifted = x * D::broadcast(134217729.0);  // 2^27 + 1: leaves the upper 26 bits
+      return shifted - (shifted - x);
+    };
+    const D a_upper = upper(a), b_upper = upper(b);
+    const D a_lower = a - a_upper, b_lower = b - b_upper;
+    const D product = a * b;
+    const D lost = ((a_upper * b_upper - product) + a_upper * b_lower + a_lower * b_upper) + a_lower * b_lower;
+    return (product - c) + lost;
+  }
+}
+
 /// Moves the pivots to the rounded means: the second pass over a block of double then sums small deviations only.
 struct RefinePivots {
   BlockSums block;
@@ -191,27 +211,49 @@ struct Pair {
   }
 };
 
+/// scale / sqrt(variance + epsilon) with one rounding (and 2^-100 more): Newton's correction of the rounded quotient and root
+/// by their exact remainders. For double; float rounds the plain quotient in double once more and needs no better.
+template <int Bytes>
+BATCHNORM_INLINE vec<double, Bytes> precise_quotient(const vec<double, Bytes>& scale, const vec<double, Bytes>& variance,
+                                                     double epsilon) {
+  using D = vec<double, Bytes>;
+  D sum, sum_lost;
+  two_sum(variance, D::broadcast(epsilon), sum, sum_lost);
+  const D root = square_root(sum);
+  const D quotient = scale / root;
+  const D root_lost = (D::zero() - remainder(root, root, sum) + sum_lost) / (root + root);
+  const D rest = D::zero() - remainder(quotient, root, scale) - quotient * root_lost;
+  const D corrected = quotient + rest / root;
+  return select(is_finite(corrected), corrected, quotient);
+}
+
 /// factor = scale / sqrt(variance + epsilon) rounded to C, kept finite while scale is, so that 0 * factor is 0;
 /// offset = bias - (mean - center) * factor with center the mean rounded to C: the part of the mean that C cannot hold.
-template <class C, int Bytes>
-BATCHNORM_INLINE void store_coefficients(const Coefficients<C>& to, std::int64_t c, const Pair<Bytes>& mean, const Pair<Bytes>& mean_low,
-                                         const Pair<Bytes>& variance, const Pair<Bytes>& scale, const Pair<Bytes>& bias,
-                                         double epsilon) {
+template <class Compute, int Bytes>
+BATCHNORM_INLINE void store_coefficients(const Coefficients<Compute>& to, std::int64_t c, const Pair<Bytes>& mean,
+                                         const Pair<Bytes>& mean_low, const Pair<Bytes>& variance, const Pair<Bytes>& scale,
+                                         const Pair<Bytes>& bias, double epsilon) {
   using D = vec<double, Bytes>;
   const auto factor_of = [&](const D& v, const D& s) __attribute__((always_inline)) {
-    const D largest = D::broadcast(static_cast<double>(std::numeric_limits<C>::max()));
-    const D f = s / square_root(v + D::broadcast(epsilon));
+    const D largest = D::broadcast(static_cast<double>((std::numeric_limits<Compute>::max)()));
+    D f;
+    if constexpr (std::same_as<Compute, double>) {
+      f = precise_quotient(s, v, epsilon);
+    } else {
+      f = s / square_root(v + D::broadcast(epsilon));
+    }
     const D bounded = select(largest < f, largest, select(f < D::zero() - largest, D::zero() - largest, f));
     return select(is_finite(s), bounded, f);
   };
-  const auto offset_of = [](const D& m, const D& m_low, const D& center, const D& factor, const D& b) __attribute__((always_inline)) {
+  const auto offset_of =
+      [](const D& m, const D& m_low, const D& center, const D& factor, const D& b) __attribute__((always_inline)) {
     return b - ((m - center) + m_low) * factor;
   };
   Pair<Bytes> center, factor, offset;
   (Pair<Bytes>{mean.low + mean_low.low, mean.high + mean_low.high}).store(to.center + c, pair_of<Bytes>);
   (Pair<Bytes>{factor_of(variance.low, scale.low), factor_of(variance.high, scale.high)}).store(to.factor + c, pair_of<Bytes>);
-  load_pair(center.low, center.high, static_cast<const C*>(to.center + c));
-  load_pair(factor.low, factor.high, static_cast<const C*>(to.factor + c));
+  load_pair(center.low, center.high, static_cast<const Compute*>(to.center + c));
+  load_pair(factor.low, factor.high, static_cast<const Compute*>(to.factor + c));
   offset.low = offset_of(mean.low, mean_low.low, center.low, factor.low, bias.low);
   offset.high = offset_of(mean.high, mean_low.high, center.high, factor.high, bias.high);
   offset.store(to.offset + c, pair_of<Bytes>);
@@ -219,12 +261,12 @@ BATCHNORM_INLINE void store_coefficients(const Coefficients<C>& to, std::int64_t
 
 /// From merged moments: batch statistics, running statistics, coefficients (each where asked for).
 /// The coefficients have room for whole pairs.
-template <class C, Element P>
+template <class Compute, Element P>
 struct FinalizeChannels {
   MomentSums moments;
   std::int64_t channels, count;
   ChannelArguments<P> to;
-  Coefficients<C> coefficients;
+  Coefficients<Compute> coefficients;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
@@ -235,7 +277,7 @@ struct FinalizeChannels {
       return select(v < D::zero(), D::zero(), v);
     };
     for (std::int64_t c = 0; c < channels; c += pair_of<Bytes>) {
-      const std::int64_t some = std::min(pair_of<Bytes>, channels - c);
+      const std::int64_t some = (std::min)(pair_of<Bytes>, channels - c);
       const Pair<Bytes> mean{D::load(moments.mean + c), D::load(moments.mean + c + D::lanes)};
       const Pair<Bytes> low{D::load(moments.mean_low + c), D::load(moments.mean_low + c + D::lanes)};
       const Pair<Bytes> variance{variance_of(c), variance_of(c + D::lanes)};
@@ -247,7 +289,7 @@ struct FinalizeChannels {
       if (coefficients.center == nullptr) continue;
       const auto scale = Pair<Bytes>::load(to.scale == nullptr ? nullptr : to.scale + c, some, 1.0);
       const auto bias = Pair<Bytes>::load(to.bias == nullptr ? nullptr : to.bias + c, some, 0.0);
-      store_coefficients<C, Bytes>(coefficients, c, mean, low, variance, scale, bias, to.epsilon);
+      store_coefficients<Compute, Bytes>(coefficients, c, mean, low, variance, scale, bias, to.epsilon);
     }
   }
 
@@ -298,7 +340,7 @@ struct FinalizeChannels {
 };
 
 /// Coefficients of an inference: mean and variance are constants of type P, which C holds exactly.
-template <class C, Element P>
+template <class Compute, Element P>
 struct ConstantCoefficients {
   const P* mean;
   const P* variance;
@@ -306,17 +348,17 @@ struct ConstantCoefficients {
   const P* bias;
   double epsilon;
   std::int64_t channels;
-  Coefficients<C> coefficients;
+  Coefficients<Compute> coefficients;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     for (std::int64_t c = 0; c < channels; c += pair_of<Bytes>) {
-      const std::int64_t some = std::min(pair_of<Bytes>, channels - c);
+      const std::int64_t some = (std::min)(pair_of<Bytes>, channels - c);
       const auto m = Pair<Bytes>::load(mean + c, some, 0.0);
       const auto v = Pair<Bytes>::load(variance + c, some, 0.0);
       const auto s = Pair<Bytes>::load(scale == nullptr ? nullptr : scale + c, some, 1.0);
       const auto b = Pair<Bytes>::load(bias == nullptr ? nullptr : bias + c, some, 0.0);
-      store_coefficients<C, Bytes>(coefficients, c, m, Pair<Bytes>::broadcast(0.0), v, s, b, epsilon);
+      store_coefficients<Compute, Bytes>(coefficients, c, m, Pair<Bytes>::broadcast(0.0), v, s, b, epsilon);
       b.store(coefficients.offset + c, pair_of<Bytes>);  // also where an infinite mean has no difference to itself
     }
   }

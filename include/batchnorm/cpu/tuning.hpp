@@ -47,7 +47,7 @@ inline const Tuning& machine_tuning() noexcept {
     if (l3 > 0) t.l3_bytes = std::clamp<std::int64_t>(l3, 4 << 20, 64 << 20);
 #endif
     t.column_group_bytes = t.l2_bytes / 2;
-    t.plane_group_bytes = std::min<std::int64_t>(2 << 20, t.l3_bytes / 8);
+    t.plane_group_bytes = (std::min<std::int64_t>)(2 << 20, t.l3_bytes / 8);
     return t;
   }();
   return tuning;

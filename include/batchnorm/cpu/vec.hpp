@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -54,24 +56,31 @@ BATCHNORM_INLINE vec<T, Bytes> select(const Mask<M>& mask, const vec<T, Bytes>& 
   return {mask.v ? a.v : b.v};
 }
 
-/// 0, 1, 2, ... lane by lane.
+/// All ones in the lanes from `first` on, zeros before; first in [-lanes, 2 * lanes].
+/// A window over a table: compared with a vector of lane numbers, GCC 12 would compare lane by lane.
 template <class V>
-BATCHNORM_INLINE V lane_numbers() {
-  V result;
-  for (int i = 0; i < V::lanes; ++i) result.v[i] = static_cast<typename V::scalar>(i);
-  return result;
+BATCHNORM_INLINE auto lanes_from(std::int64_t first) {
+  using Integer = std::conditional_t<sizeof(typename V::scalar) == 8, std::int64_t, std::int32_t>;
+  static constexpr auto table = [] {
+    std::array<Integer, 4 * V::lanes> bits{};
+    for (std::size_t i = 2 * V::lanes; i < bits.size(); ++i) bits[i] = -1;
+    return bits;
+  }();
+  using Native = typename NativeVector<Integer, V::lanes* static_cast<int>(sizeof(Integer))>::type;
+  Mask<Native> mask;
+  std::memcpy(&mask.v, table.data() + 2 * V::lanes - first, sizeof(mask.v));
+  return mask;
 }
 
 /// The sum of the lanes, by halving: the same tree for every compiler.
-template <class T, int Bytes>
-BATCHNORM_INLINE T sum(const vec<T, Bytes>& a) {
-  if constexpr (Bytes == 2 * sizeof(T)) {
-    return a.v[0] + a.v[1];
+template <int Bytes>
+BATCHNORM_INLINE double sum(const vec<double, Bytes>& a) {
+  if constexpr (Bytes == 64) {
+    return sum(vec<double, 32>{__builtin_shufflevector(a.v, a.v, 0, 1, 2, 3) + __builtin_shufflevector(a.v, a.v, 4, 5, 6, 7)});
+  } else if constexpr (Bytes == 32) {
+    return sum(vec<double, 16>{__builtin_shufflevector(a.v, a.v, 0, 1) + __builtin_shufflevector(a.v, a.v, 2, 3)});
   } else {
-    vec<T, Bytes / 2> low, high;
-    std::memcpy(&low, &a, sizeof(low));
-    std::memcpy(&high, reinterpret_cast<const char*>(&a) + sizeof(low), sizeof(high));
-    return sum(low + high);
+    return a.v[0] + a.v[1];
   }
 }
 

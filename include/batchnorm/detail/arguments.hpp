@@ -53,7 +53,7 @@ class Arguments {
     if (shape_.rank() < 2 || shape_.rank() > 5) {
       fail<ShapeError>("x has rank " + std::to_string(shape_.rank()) + ", expected 2 to 5" + about_x());
     }
-    elements_ = element_count(shape_, std::string(call) + ": x");
+    elements_ = element_count(shape_, call, "x");
     channels_ = shape_[cpu::channel_axis(shape_, format)];
     if (elements_ == 0) return;
     check_data("x", x);
@@ -101,8 +101,14 @@ class Arguments {
       fail<ValueError>(std::string(name) + " has stride " + std::to_string(view.strides()[0]) +
                        ", the elements of a channel vector must lie next to each other");
     }
-    add({name, address(view.data()), channels_ * static_cast<std::int64_t>(sizeof(P)), 0, 0, {},
-         std::is_const_v<P> ? Role::input : Role::output, false});
+    add({name,
+         address(view.data()),
+         channels_ * static_cast<std::int64_t>(sizeof(P)),
+         0,
+         0,
+         {},
+         std::is_const_v<P> ? Role::input : Role::output,
+         false});
     return view.data();
   }
 
@@ -120,7 +126,8 @@ class Arguments {
   /// Moments of the channels of x, of at least one value where x has any.
   void check_moments(std::int64_t channels, std::int64_t count) const {
     if (channels != channels_) {
-      fail<ShapeError>("moments have " + std::to_string(channels) + " channels, expected C = " + std::to_string(channels_) + about_x());
+      fail<ShapeError>("moments have " + std::to_string(channels) + " channels, expected C = " + std::to_string(channels_) +
+                       about_x());
     }
     if (count == 0 && !empty()) fail<ValueError>("moments are those of no values, they cannot normalise x" + about_x());
   }
@@ -168,15 +175,16 @@ class Arguments {
                        std::to_string(channels_) + "]" + about_x());
     }
     if (shape[0] != channels_) {
-      fail<ShapeError>(std::string(name) + " has " + std::to_string(shape[0]) + " elements, expected C = " +
-                       std::to_string(channels_) + about_x());
+      fail<ShapeError>(std::string(name) + " has " + std::to_string(shape[0]) +
+                       " elements, expected C = " + std::to_string(channels_) + about_x());
     }
   }
 
   template <class T>
   void check_data(std::string_view name, const TensorView<T>& view) const {
     if (view.data() == nullptr) {
-      fail<ValueError>(std::string(name) + " has a null pointer for its data, its shape is " + batchnorm::to_string(view.shape()));
+      fail<ValueError>(std::string(name) + " has a null pointer for its data, its shape is " +
+                       batchnorm::to_string(view.shape()));
     }
     if (address(view.data()) % alignof(T) != 0) {
       fail<ValueError>(std::string(name) + " is misaligned: its address is not a multiple of " + std::to_string(alignof(T)) +
@@ -190,11 +198,14 @@ class Arguments {
       text.append(axis == 0 ? "" : ", ").append(std::to_string(strides[static_cast<std::size_t>(axis)]));
     }
     if (name == "x") {
-      fail<ValueError>("x has strides " + text + "]; supported are tensors where the spatial values of a channel, or the channels "
-                       "of a position, lie next to each other" + about_x());
+      fail<ValueError>("x has strides " + text +
+                       "]; supported are tensors where the spatial values of a channel, or the channels "
+                       "of a position, lie next to each other" +
+                       about_x());
     }
     fail<ValueError>(std::string(name) + " has strides " + text + "], which is another memory layout than that of x (" +
-                     (geometry_.channels_last ? "channels" : "the spatial values of a channel") + " next to each other)" + about_x());
+                     (geometry_.channels_last ? "channels" : "the spatial values of a channel") + " next to each other)" +
+                     about_x());
   }
 
   static std::uintptr_t address(const volatile void* p) noexcept { return reinterpret_cast<std::uintptr_t>(p); }
@@ -204,9 +215,10 @@ class Arguments {
     const cpu::Geometry& g = geometry_;
     const cpu::Pitch p = pitch(view);
     constexpr auto size = static_cast<std::int64_t>(sizeof(T));
-    const std::int64_t inner = (g.c - 1) * p.channel + g.s;
-    const std::int64_t first = std::min<std::int64_t>(0, (g.n - 1) * p.outer);  // strides may run backwards
-    const std::int64_t span = (g.n - 1) * (p.outer < 0 ? -p.outer : p.outer) + inner;
+    const std::int64_t channels = (g.c - 1) * p.channel, images = (g.n - 1) * p.outer;  // strides may run backwards
+    const std::int64_t inner = (channels < 0 ? -channels : channels) + g.s;
+    const std::int64_t span = (images < 0 ? -images : images) + inner;
+    const std::int64_t first = (std::min<std::int64_t>)(0, channels) + (std::min<std::int64_t>)(0, images);
     add({name, address(view.data() + first), span * size, (g.n == 1 ? 0 : p.outer) * size, inner * size, p, role, true});
     return p;
   }
@@ -215,7 +227,8 @@ class Arguments {
 
   bool overlaps_itself(const Region& r) const noexcept {
     if (!r.is_tensor) return false;
-    const bool channels_meet = geometry_.c > 1 && r.pitch.channel < geometry_.s;
+    const std::int64_t channel = r.pitch.channel < 0 ? -r.pitch.channel : r.pitch.channel;
+    const bool channels_meet = geometry_.c > 1 && channel < geometry_.s;
     return channels_meet || (geometry_.n > 1 && (r.outer < 0 ? -r.outer : r.outer) < r.inner);
   }
 
@@ -235,8 +248,12 @@ class Arguments {
   }
 
   [[noreturn]] void refuse_overlap(std::size_t output, std::size_t other) const {
-    fail<ValueError>(std::string(regions_[output].name) + " overlaps " + std::string(regions_[other].name) +
-                     "; allowed is only output_x in the place of x or of the residual, with the same strides");
+    const Region& a = regions_[output];
+    const Region& b = regions_[other];
+    const bool tensors = a.is_tensor && b.is_tensor;
+    fail<ValueError>(std::string(a.name) + " overlaps " + std::string(b.name) +
+                     (tensors ? "; allowed is only output_x in the place of x or of the residual, with the same strides"
+                              : "; an output shares no element with another argument"));
   }
 
   std::string_view call_;
