@@ -5,8 +5,9 @@
 
 #include "support/calls.hpp"
 
-// half and bfloat16 are read exactly and written with one rounding to nearest even, on every instruction set and in both layouts:
-// all values, all midpoints of neighbours, and the floats beside them. The expected numbers come from the formats' definition.
+// half and bfloat16 are read exactly and written with one rounding to nearest even, on every instruction set and in both
+// layouts: all values, all midpoints of neighbours, and the floats beside them. The expected numbers come from the formats'
+// definition.
 namespace {
 
 using namespace support;
@@ -102,7 +103,9 @@ TYPED_TEST(Conversion, EveryValuePassesUnchanged) {
       const auto c = shape[1];
       const auto channels = static_cast<std::size_t>(c);
       Call<T, float> call{shape, Format::NCHW, {.is_training = false, .epsilon = 0.5}, x};
-      call.bias.emplace(channels, -0.0F), call.mean.emplace(channels, 0.0F), call.variance.emplace(channels, 0.5F);
+      call.bias = std::vector<float>(channels, -0.0F);
+      call.mean = std::vector<float>(channels, 0.0F);
+      call.variance = std::vector<float>(channels, 0.5F);
       SCOPED_TRACE(to_string(shape));
       for_each_isa([&](Isa) {
         const auto y = run(call, {}, offset, 1 - offset).y;
@@ -129,7 +132,8 @@ TYPED_TEST(Conversion, OutputIsRoundedToNearestEven) {
       Call<T, float> call{shape_of(format, 3, 1, channels, s), format};
       call.x.assign(all.from.size() * static_cast<std::size_t>(s), from_bits<T>(0));
       call.bias = all.from;
-      call.mean.emplace(all.from.size(), 0.0F), call.variance.emplace(all.from.size(), 1.0F);
+      call.mean = std::vector<float>(all.from.size(), 0.0F);
+      call.variance = std::vector<float>(all.from.size(), 1.0F);
       const Extents e = call.extents();
       for_each_isa([&](Isa) {
         const auto y = run(call).y;
@@ -177,7 +181,8 @@ TYPED_TEST(Conversion, NotANumberStaysNotANumberWhateverItsPayload) {
   for (const std::int64_t s : {1, 67}) {
     Call<T, float> call{{1, channels, s}, Format::NCHW, {}, std::vector<T>(bias.size() * static_cast<std::size_t>(s))};
     call.bias = bias;
-    call.mean.emplace(bias.size(), 0.0F), call.variance.emplace(bias.size(), 1.0F);
+    call.mean = std::vector<float>(bias.size(), 0.0F);
+    call.variance = std::vector<float>(bias.size(), 1.0F);
     for_each_isa([&](Isa) {
       for (const T& y : run(call).y) ASSERT_TRUE(is_nan<T>(bits_of(y)));
     });

@@ -13,7 +13,7 @@ using batchnorm::NotFinite;
 
 template <class Both>
 class Edges : public testing::Test {};
-TYPED_TEST_SUITE(Edges, EveryTypes, TypesNames);
+TYPED_TEST_SUITE(Edges, EveryElement, TypesNames);
 
 // One shape for each kernel family: short and long planes, many images of small planes, few and many channels.
 constexpr Sizes edge_sizes[] = {{3, 5, 7}, {2, 3, 600}, {9, 33, 16}, {40, 2, 1}, {17, 70, 1}};
@@ -72,8 +72,9 @@ TYPED_TEST(Edges, OneValuePerChannelYieldsBias) {
 TYPED_TEST(Edges, EmptyBatchLeavesRunningStatisticsAndZeroesTheOthers) {
   using T = typename TypeParam::T;
   using P = typename TypeParam::P;
-  const std::pair<Format, Shape> empty[] = {{Format::NCHW, {0, 3}},       {Format::NHWC, {0, 3}},       {Format::NCHW, {0, 3, 2, 2}},
-                                            {Format::NCHW, {2, 3, 0, 2}}, {Format::NHWC, {0, 2, 2, 3}}, {Format::NHWC, {2, 2, 0, 3}},
+  const std::pair<Format, Shape> empty[] = {{Format::NCHW, {0, 3}},       {Format::NHWC, {0, 3}},
+                                            {Format::NCHW, {0, 3, 2, 2}}, {Format::NCHW, {2, 3, 0, 2}},
+                                            {Format::NHWC, {0, 2, 2, 3}}, {Format::NHWC, {2, 2, 0, 3}},
                                             {Format::NHWC, {2, 0, 3}},    {Format::NCHW, {2, 3, 2, 2, 0}}};
   for (const auto& [format, shape] : empty) {
     for (const double momentum : {0.1, 1.0}) {

@@ -62,7 +62,10 @@ const std::string about_x = " (x is [8, 64, 14, 14], NCHW)";
 TEST(Errors, TheCallThatIsSpoiltBelowIsRight) { Arguments().run(); }
 
 TEST(Errors, EpsilonOutOfRange) {
-  const std::pair<double, std::string> wrong[] = {{0.0, "0"}, {-1.0, "-1"}, {1.5, "1.5"}, {1.0000000000000002, "1.0000000000000002"},
+  const std::pair<double, std::string> wrong[] = {{0.0, "0"},
+                                                  {-1.0, "-1"},
+                                                  {1.5, "1.5"},
+                                                  {1.0000000000000002, "1.0000000000000002"},
                                                   {std::numeric_limits<double>::quiet_NaN(), "nan"},
                                                   {std::numeric_limits<double>::infinity(), "inf"}};
   for (const auto& [epsilon, text] : wrong) {
@@ -76,8 +79,10 @@ TEST(Errors, EpsilonOutOfRange) {
 }
 
 TEST(Errors, MomentumOutOfRange) {
-  const std::pair<double, std::string> wrong[] = {
-      {-0.1, "-0.1"}, {1.1, "1.1"}, {std::numeric_limits<double>::quiet_NaN(), "nan"}, {-std::numeric_limits<double>::infinity(), "-inf"}};
+  const std::pair<double, std::string> wrong[] = {{-0.1, "-0.1"},
+                                                  {1.1, "1.1"},
+                                                  {std::numeric_limits<double>::quiet_NaN(), "nan"},
+                                                  {-std::numeric_limits<double>::infinity(), "-inf"}};
   for (const auto& [momentum, text] : wrong) {
     const std::string message = "momentum is " + text + ", it must be in [0, 1]";
     for (const bool is_training : {true, false}) {
@@ -98,16 +103,22 @@ TEST(Errors, BatchNumberBelowZero) {
 TEST(Errors, RankOfXOutOfRange) {
   expect_error<ShapeError>("x has rank 0, expected 2 to 5", [](Arguments& a) { a.x = {a.x.data(), {}}; });
   for (const Shape& shape : {Shape{64}, Shape{1, 64, 1, 1, 1, 1}}) {
-    expect_error<ShapeError>("x has rank " + std::to_string(shape.rank()) + ", expected 2 to 5 (x is " + to_string(shape) + ", NCHW)",
-                             [&](Arguments& a) { a.x = {a.x.data(), shape}; });
+    expect_error<ShapeError>(
+        "x has rank " + std::to_string(shape.rank()) + ", expected 2 to 5 (x is " + to_string(shape) + ", NCHW)",
+        [&](Arguments& a) {
+          a.x = {a.x.data(), shape};
+        });
   }
 }
 
 TEST(Errors, ExtentOfXNegativeOrTooLarge) {
-  expect_error<ShapeError>("x has a negative extent, its shape is [8, 64, -14, 14]",
-                           [](Arguments& a) { a.x = {a.x.data(), {8, 64, -14, 14}}; });
+  expect_error<ShapeError>("x has a negative extent, its shape is [8, 64, -14, 14]", [](Arguments& a) {
+    a.x = {a.x.data(), {8, 64, -14, 14}};
+  });
   expect_error<ShapeError>("the number of elements of x overflows 64 bits, its shape is [4294967296, 64, 4294967296]",
-                           [](Arguments& a) { a.x = {a.x.data(), {std::int64_t{1} << 32, 64, std::int64_t{1} << 32}}; });
+                           [](Arguments& a) {
+                             a.x = {a.x.data(), {std::int64_t{1} << 32, 64, std::int64_t{1} << 32}};
+                           });
 }
 
 TEST(Errors, ArgumentsThatMustBeGiven) {
@@ -123,7 +134,8 @@ TEST(Errors, ArgumentsThatMustBeGiven) {
 }
 
 /// spoil(arguments, view) for each argument of shape [C], with its name.
-void for_each_channel_vector(const std::function<void(const std::string&, const std::function<void(Arguments&, const TensorView<float>&)>&)>& body) {
+void for_each_channel_vector(
+    const std::function<void(const std::string&, const std::function<void(Arguments&, const TensorView<float>&)>&)>& body) {
   body("scale", [](Arguments& a, const TensorView<float>& view) { a.scale = view; });
   body("bias", [](Arguments& a, const TensorView<float>& view) { a.bias = view; });
   body("mean", [](Arguments& a, const TensorView<float>& view) { a.mean = view; });
@@ -156,9 +168,10 @@ TEST(Errors, ChannelVectorWithoutOrWithUnusableData) {
   for_each_channel_vector([](const std::string& name, const auto& put) {
     expect_error<ValueError>(name + " has a null pointer for its data, its shape is [64]",
                              [&](Arguments& a) { put(a, TensorView<float>(nullptr, {C})); });
-    expect_error<ValueError>(name + " is misaligned: its address is not a multiple of 4, the alignment of float", [&](Arguments& a) {
-      put(a, {reinterpret_cast<float*>(reinterpret_cast<char*>(a.vector_of({C}).data()) + 2), {C}});
-    });
+    expect_error<ValueError>(name + " is misaligned: its address is not a multiple of 4, the alignment of float",
+                             [&](Arguments& a) {
+                               put(a, {reinterpret_cast<float*>(reinterpret_cast<char*>(a.vector_of({C}).data()) + 2), {C}});
+                             });
     expect_error<ValueError>(name + " has stride 2, the elements of a channel vector must lie next to each other",
                              [&](Arguments& a) { put(a, TensorView<float>(a.vector_of({C}).data(), {C}, {2})); });
   });
@@ -167,9 +180,13 @@ TEST(Errors, ChannelVectorWithoutOrWithUnusableData) {
 TEST(Errors, TensorOfAnotherShape) {
   for (const Shape& shape : {Shape{8, 64, 14}, Shape{8, 64, 14, 15}, Shape{8, 14, 14, 64}, Shape{}}) {
     expect_error<ShapeError>("output_x has shape " + to_string(shape) + ", expected the shape of x" + about_x,
-                             [&](Arguments& a) { a.out.output_x = {a.out.output_x.data(), shape}; });
+                             [&](Arguments& a) {
+                               a.out.output_x = {a.out.output_x.data(), shape};
+                             });
     expect_error<ShapeError>("residual has shape " + to_string(shape) + ", expected the shape of x" + about_x,
-                             [&](Arguments& a) { a.residual = {a.residual.data(), shape}; });
+                             [&](Arguments& a) {
+                               a.residual = {a.residual.data(), shape};
+                             });
   }
 }
 
@@ -181,22 +198,35 @@ TEST(Errors, TensorWithoutOrWithUnusableData) {
   expect_error<ValueError>("output_x" + null, [](Arguments& a) { a.out.output_x = {nullptr, x_shape}; });
   expect_error<ValueError>("residual" + null, [](Arguments& a) { a.residual = {nullptr, x_shape}; });
   expect_error<ValueError>("x" + misaligned, [&](Arguments& a) { a.x = {odd(a.x.data()), x_shape}; });
-  expect_error<ValueError>("output_x" + misaligned, [&](Arguments& a) { a.out.output_x = {odd(a.out.output_x.data()), x_shape}; });
+  expect_error<ValueError>("output_x" + misaligned, [&](Arguments& a) {
+    a.out.output_x = {odd(a.out.output_x.data()), x_shape};
+  });
   expect_error<ValueError>("residual" + misaligned, [&](Arguments& a) { a.residual = {odd(a.residual.data()), x_shape}; });
 }
 
 TEST(Errors, StridesThatNoLayoutServes) {
   expect_error<ValueError>(
       "x has strides [12544, 196, 14, 2]; supported are tensors where the spatial values of a channel, or the channels of a "
-      "position, lie next to each other" + about_x,
-      [](Arguments& a) { a.x = {a.x.data(), x_shape, {12544, 196, 14, 2}}; });
+      "position, lie next to each other" +
+          about_x,
+      [](Arguments& a) {
+        a.x = {a.x.data(), x_shape, {12544, 196, 14, 2}};
+      });
   // Each is a layout of its own, but not that of x.
-  expect_error<ValueError>("output_x has strides [12544, 1, 896, 64], which is another memory layout than that of x (the spatial "
-                           "values of a channel next to each other)" + about_x,
-                           [](Arguments& a) { a.out.output_x = {a.out.output_x.data(), x_shape, {12544, 1, 896, 64}}; });
-  expect_error<ValueError>("output_x has strides [12544, 196, 14, 1], which is another memory layout than that of x (channels next "
-                           "to each other)" + about_x,
-                           [](Arguments& a) { a.x = {a.x.data(), x_shape, {12544, 1, 896, 64}}; });
+  expect_error<ValueError>(
+      "output_x has strides [12544, 1, 896, 64], which is another memory layout than that of x (the spatial "
+      "values of a channel next to each other)" +
+          about_x,
+      [](Arguments& a) {
+        a.out.output_x = {a.out.output_x.data(), x_shape, {12544, 1, 896, 64}};
+      });
+  expect_error<ValueError>(
+      "output_x has strides [12544, 196, 14, 1], which is another memory layout than that of x (channels next "
+      "to each other)" +
+          about_x,
+      [](Arguments& a) {
+        a.x = {a.x.data(), x_shape, {12544, 1, 896, 64}};
+      });
 }
 
 }  // namespace

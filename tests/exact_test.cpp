@@ -27,7 +27,8 @@ ExactChannel exact_channel(std::int64_t m, std::int64_t c) {
     channel.values.push_back(static_cast<int>(channel.mean) - d);
   }
   for (std::size_t i = channel.values.size(); i > 1; --i) {
-    std::swap(channel.values[i - 1], channel.values[static_cast<std::size_t>(random.integer(0, static_cast<std::int64_t>(i) - 1))]);
+    std::swap(channel.values[i - 1],
+              channel.values[static_cast<std::size_t>(random.integer(0, static_cast<std::int64_t>(i) - 1))]);
   }
   channel.variance = static_cast<double>(squares) / static_cast<double>(m);
   return channel;

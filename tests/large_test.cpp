@@ -7,8 +7,9 @@
 
 #include "support/calls.hpp"
 
-// Tensors large enough for every path (groups of channels, column form, row blocks, streaming stores, reversed sweeps, threads),
-// and tunings that reach them with tensors small enough for a test. Tuning changes the time, never a bit of the result.
+// Tensors large enough for every path (groups of channels, column form, row blocks, streaming stores, reversed sweeps,
+// threads), and tunings that reach them with tensors small enough for a test. Tuning changes the time, never a bit of the
+// result.
 namespace {
 
 using namespace support;
@@ -28,8 +29,13 @@ std::vector<NamedTuning> tunings() {
     all.push_back({name, tuning});
   };
   add("everything small", [](Tuning& t) {
-    t = {.l2_bytes = 4096, .l3_bytes = 16384, .plane_group_bytes = 4096, .column_group_bytes = 4096,
-         .reverse_block_bytes = 4096, .serial_bytes = 256, .sweep_task_bytes = 4096};
+    t = {.l2_bytes = 4096,
+         .l3_bytes = 16384,
+         .plane_group_bytes = 4096,
+         .column_group_bytes = 4096,
+         .reverse_block_bytes = 4096,
+         .serial_bytes = 256,
+         .sweep_task_bytes = 4096};
   });
   add("streaming always", [](Tuning& t) { t.inference_stream_share = t.training_stream_share = 0; });
   add("streaming always, on threads", [](Tuning& t) {
@@ -44,9 +50,9 @@ std::vector<NamedTuning> tunings() {
   return all;
 }
 
-// About 300,000 elements each: long planes, split planes, column form, rows of many, of few and of an odd number of channels; and
-// shapes whose planes never start at a border of a cache line.
-constexpr Sizes large_sizes[] = {{3, 33, 3136}, {2, 3, 50021}, {16, 96, 196}, {64, 101, 49}, {7, 1021, 49},
+// About 300,000 elements each: long planes, split planes, column form, rows of many, of few and of an odd number of channels;
+// and shapes whose planes never start at a border of a cache line.
+constexpr Sizes large_sizes[] = {{3, 33, 3136}, {2, 3, 50021},  {16, 96, 196},  {64, 101, 49}, {7, 1021, 49},
                                  {9, 33, 1001}, {301, 1023, 1}, {20000, 16, 1}, {40009, 7, 1}, {9, 129, 225}};
 
 /// The oracle on channels first, in the middle and last, against the library's result.
@@ -62,7 +68,8 @@ void expect_promise_on_samples(const Call<T, P>& call, const Result<T, P>& resul
       part.y.push_back(result.y[e.index(j / e.s, channel, j % e.s)]);
     }
     const auto pick = [&](const std::vector<P>& all) { return std::vector<P>{all[i]}; };
-    one.scale = pick(*call.scale), one.bias = pick(*call.bias), one.mean = pick(*call.mean), one.variance = pick(*call.variance);
+    one.scale = pick(*call.scale), one.bias = pick(*call.bias), one.mean = pick(*call.mean),
+    one.variance = pick(*call.variance);
     part.batch_mean = pick(result.batch_mean), part.batch_variance = pick(result.batch_variance);
     part.mean = pick(result.mean), part.variance = pick(result.variance);
     SCOPED_TRACE("channel " + std::to_string(channel));
@@ -143,8 +150,9 @@ TYPED_TEST(Large, ResidualHasTheSameBitsOnEveryPath) {
     const auto y_with = [&](const CallOptions& options) {
       Guarded<T> y(call.x.size(), 1, element<T>(unwritten));
       auto mean = *call.mean, variance = *call.variance;
-      batchnorm::batch_norm<T, P>(call.format, call.options, {call.x.data(), call.shape}, view(call.scale), view(call.bias), mean,
-                                  variance, {{y.data(), call.shape}}, LeakySum<T>{{residual.data(), call.shape}, {0.25}}, options);
+      batchnorm::batch_norm<T, P>(call.format, call.options, {call.x.data(), call.shape}, view(call.scale), view(call.bias),
+                                  mean, variance, {{y.data(), call.shape}}, LeakySum<T>{{residual.data(), call.shape}, {0.25}},
+                                  options);
       EXPECT_TRUE(y.guards_intact());
       return std::vector<T>(y.values().begin(), y.values().end());
     };
@@ -168,8 +176,8 @@ TEST(LargeStrides, BeyondTwoToThe31ElementsAreFollowed) {
   for_each_isa([&](Isa) {
     const auto want = run(call);
     auto mean = *call.mean, variance = *call.variance;
-    batchnorm::batch_norm<T, float>(call.format, call.options, {x, call.shape, {apart, 40, 1}}, view(call.scale), view(call.bias),
-                                    mean, variance, {{y, call.shape, {apart, 40, 1}}});
+    batchnorm::batch_norm<T, float>(call.format, call.options, {x, call.shape, {apart, 40, 1}}, view(call.scale),
+                                    view(call.bias), mean, variance, {{y, call.shape, {apart, 40, 1}}});
     EXPECT_TRUE(same_bits(std::span(y, 120), std::span(want.y).first(120)));
     EXPECT_TRUE(same_bits(std::span(y + apart, 120), std::span(want.y).last(120)));
     EXPECT_TRUE(same_bits(mean, want.mean));

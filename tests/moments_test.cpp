@@ -14,7 +14,7 @@ using batchnorm::TensorView;
 
 template <class Both>
 class Pieces : public testing::Test {};
-TYPED_TEST_SUITE(Pieces, EveryTypes, TypesNames);
+TYPED_TEST_SUITE(Pieces, EveryElement, TypesNames);
 
 constexpr Sizes some_sizes[] = {{6, 5, 7}, {2, 3, 613}, {10, 33, 16}, {42, 2, 1}, {6, 70, 1}, {2, 2, 20003}};
 

@@ -4,8 +4,8 @@
 #include "support/calls.hpp"
 #include "support/onnx.hpp"
 
-// The test data that ONNX publishes for BatchNormalization (Debian's libonnx-testdata): four node tests, two of them in training
-// mode, and five models converted from PyTorch.
+// The test data that ONNX publishes for BatchNormalization (Debian's libonnx-testdata): four node tests, two of them in
+// training mode, and five models converted from PyTorch.
 namespace {
 
 using namespace support;
@@ -34,7 +34,7 @@ Call<float, float> call_of(const onnx::Case& test) {
   options.momentum = 1 - static_cast<double>(float_or("momentum", 0.9F));
   options.is_training = model.integers.contains("training_mode") && model.integers.at("training_mode") == 1;
   options.running_variance = batchnorm::RunningVariance::biased;
-  return {Shape(input(0).extents), Format::NCHW,    options,        input(0).values,
+  return {Shape(input(0).extents), Format::NCHW,    options,         input(0).values,
           input(1).values,         input(2).values, input(3).values, input(4).values};
 }
 
@@ -61,20 +61,17 @@ TEST_P(Onnx, PublishedOutputsAreReproduced) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Published, Onnx,
-                         testing::Values("node/test_batchnorm_example", "node/test_batchnorm_epsilon",
-                                         "node/test_batchnorm_example_training_mode",
-                                         "node/test_batchnorm_epsilon_training_mode",
-                                         "pytorch-converted/test_BatchNorm1d_3d_input_eval",
-                                         "pytorch-converted/test_BatchNorm2d_eval",
-                                         "pytorch-converted/test_BatchNorm2d_momentum_eval",
-                                         "pytorch-converted/test_BatchNorm3d_eval",
-                                         "pytorch-converted/test_BatchNorm3d_momentum_eval"),
-                         [](const auto& parameter) {
-                           std::string name = parameter.param;
-                           for (char& letter : name) letter = std::isalnum(static_cast<unsigned char>(letter)) != 0 ? letter : '_';
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Published, Onnx,
+    testing::Values("node/test_batchnorm_example", "node/test_batchnorm_epsilon", "node/test_batchnorm_example_training_mode",
+                    "node/test_batchnorm_epsilon_training_mode", "pytorch-converted/test_BatchNorm1d_3d_input_eval",
+                    "pytorch-converted/test_BatchNorm2d_eval", "pytorch-converted/test_BatchNorm2d_momentum_eval",
+                    "pytorch-converted/test_BatchNorm3d_eval", "pytorch-converted/test_BatchNorm3d_momentum_eval"),
+    [](const auto& parameter) {
+      std::string name = parameter.param;
+      for (char& letter : name) letter = std::isalnum(static_cast<unsigned char>(letter)) != 0 ? letter : '_';
+      return name;
+    });
 
 TEST(OnnxReader, RefusesTruncatedMessages) {
   // dims: 2; data_type: 1; raw_data: 8 bytes

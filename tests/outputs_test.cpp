@@ -14,7 +14,7 @@ using batchnorm::TensorView;
 
 template <class Both>
 class OutputsOf : public testing::Test {};
-TYPED_TEST_SUITE(OutputsOf, EveryTypes, TypesNames);
+TYPED_TEST_SUITE(OutputsOf, EveryElement, TypesNames);
 
 constexpr Sizes odd_sizes[] = {{3, 5, 7}, {1, 1, 1}, {2, 3, 613}, {9, 33, 15}, {41, 2, 1}, {17, 67, 1}, {1, 130, 3}};
 

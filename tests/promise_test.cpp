@@ -132,14 +132,15 @@ TYPED_TEST(Promise, LargestAndSmallestValues) {
 }
 
 // k = scale / deviation is then below the smallest normal float unless it is kept with more digits or another exponent.
+// The least factor that is still a normal float; below, the product has fewer digits than the promise needs.
 TYPED_TEST(Promise, SmallScaleOfLargeValues) {
   using T = typename TypeParam::T;
   using P = typename TypeParam::P;
-  const double magnitude = std::ldexp(1.0, sizeof(T) == 8 ? 500 : precision<T>().digits == 11 ? 15 : 126);
+  const double magnitude = std::ldexp(1.0, sizeof(T) == 8 ? 500 : precision<T>().digits == 11 ? 15 : 115);
   for (const Sizes& sizes : ordinary_sizes) {
     Random random(14);
-    auto call = training<TypeParam>(sizes, Format::NCHW,
-                               [&](std::int64_t, std::int64_t) { return magnitude * random.uniform(-1, 1); });
+    auto call =
+        training<TypeParam>(sizes, Format::NCHW, [&](std::int64_t, std::int64_t) { return magnitude * random.uniform(-1, 1); });
     call.scale = uniform<P>(sizes.c, 1e-3, 1e-2, 5);
     call.bias.reset();
     expect_promise<TypeParam>(call, false);
@@ -150,12 +151,12 @@ TYPED_TEST(Promise, SmallScaleOfLargeValues) {
 TYPED_TEST(Promise, WorstPivot) {
   using T = typename TypeParam::T;
   const double outlier = std::min(1e8, largest<T>());
-  for (const Sizes& sizes : {Sizes{1, 2, 100}, Sizes{2, 2, 8192}, Sizes{16, 3, 4099}, Sizes{1000, 1, 1000}, Sizes{65537, 2, 1}}) {
+  for (const Sizes& sizes :
+       {Sizes{1, 2, 100}, Sizes{2, 2, 8192}, Sizes{16, 3, 4099}, Sizes{1000, 1, 1000}, Sizes{65537, 2, 1}}) {
     for (const Format format : formats) {
       Random random(15);
-      expect_promise<TypeParam>(training<TypeParam>(sizes, format, [&](std::int64_t i, std::int64_t) {
-        return i == 0 ? outlier : random.uniform(-1.7, 1.7);
-      }));
+      expect_promise<TypeParam>(training<TypeParam>(
+          sizes, format, [&](std::int64_t i, std::int64_t) { return i == 0 ? outlier : random.uniform(-1.7, 1.7); }));
     }
   }
 }
@@ -164,9 +165,8 @@ TYPED_TEST(Promise, OutliersAmongZerosOfAnyBlock) {
   for (const Sizes& sizes : {Sizes{2, 2, 8193}, Sizes{3000, 5, 7}}) {
     for (const Format format : formats) {
       Random random(16);
-      expect_promise<TypeParam>(training<TypeParam>(sizes, format, [&](std::int64_t i, std::int64_t) {
-        return i % 5000 == 17 ? 3e4 : random.uniform(-1e-3, 1e-3);
-      }));
+      expect_promise<TypeParam>(training<TypeParam>(
+          sizes, format, [&](std::int64_t i, std::int64_t) { return i % 5000 == 17 ? 3e4 : random.uniform(-1e-3, 1e-3); }));
     }
   }
 }
@@ -186,9 +186,8 @@ TYPED_TEST(Promise, InferenceWithAnyStatistics) {
       for (const Sizes& sizes : ordinary_sizes) {
         for (const Format format : formats) {
           Random random(18);
-          auto call = training<TypeParam>(sizes, format, [&](std::int64_t, std::int64_t) {
-            return offset + std::sqrt(variance) * random.uniform(-3, 3);
-          });
+          auto call = training<TypeParam>(
+              sizes, format, [&](std::int64_t, std::int64_t) { return offset + std::sqrt(variance) * random.uniform(-3, 3); });
           call.options.is_training = false;
           for (P& mean : *call.mean) mean = element<P>(offset + random.uniform(-1, 1));
           for (P& value : *call.variance) value = element<P>(variance * random.uniform(0.5, 2));

@@ -44,12 +44,13 @@ Result<T, P> run_in(const Call<T, P>& call, const Layout& x_layout, const Layout
   const std::vector<T> blank(call.x.size(), element<T>(unwritten));
   std::vector<T> y = in_place ? x : scattered(blank, call.shape, y_layout);
   const auto channels = static_cast<std::size_t>(call.extents().c);
-  Result<T, P> result{std::vector<T>(call.x.size()), std::vector<P>(channels), std::vector<P>(channels), {}, {}, *call.mean,
-                      *call.variance};
+  Result<T, P> result{
+      std::vector<T>(call.x.size()), std::vector<P>(channels), std::vector<P>(channels), {}, {}, *call.mean, *call.variance};
   T* const from = in_place ? y.data() : x.data();
-  batchnorm::batch_norm<T, P>(call.format, call.options, {from + x_layout.first, call.shape, x_layout.strides},
-                              view(call.scale), view(call.bias), result.mean, result.variance,
-                              {{y.data() + y_layout.first, call.shape, y_layout.strides}, result.batch_mean, result.batch_variance});
+  batchnorm::batch_norm<T, P>(
+      call.format, call.options, {from + x_layout.first, call.shape, x_layout.strides}, view(call.scale), view(call.bias),
+      result.mean, result.variance,
+      {{y.data() + y_layout.first, call.shape, y_layout.strides}, result.batch_mean, result.batch_variance});
   EXPECT_TRUE(same_bits(x, scattered(call.x, call.shape, x_layout))) << "x was changed";
   for_each_place(call.shape, y_layout, [&](std::size_t i, std::size_t place) { result.y[i] = y[place]; });
   EXPECT_TRUE(same_bits(y, scattered(result.y, call.shape, y_layout))) << "a neighbour of y was written";
@@ -115,9 +116,7 @@ TYPED_TEST(StridesOf, SliceOfChannelsInNchwHasTheBitsOfTheDenseTensor) {
   using P = typename TypeParam::P;
   for_each_call<TypeParam>([](const Call<T, P>& call, const Sizes& sizes) {
     if (call.format != Format::NCHW || sizes.s == 1) return;
-    for_each_isa([&](Isa) {
-      expect_equal(run_in(call, channel_slice(call.format, sizes), dense(call.shape)), run(call));
-    });
+    for_each_isa([&](Isa) { expect_equal(run_in(call, channel_slice(call.format, sizes), dense(call.shape)), run(call)); });
   });
 }
 
@@ -128,8 +127,9 @@ TYPED_TEST(StridesOf, PaddedPlanesAndRowsKeepThePromise) {
     // NCHW: 3 elements after each plane. NHWC: 3 after each position's channels, 0 between rows and images.
     const auto [n, c, s] = sizes;
     const std::int64_t width = call.shape[call.format == Format::NCHW ? 3 : 2];
-    const Layout padded = call.format == Format::NCHW ? Layout{{c * (s + 3), s + 3, width, 1}, 1, n * c * (s + 3) + 1}
-                                                      : Layout{{s * (c + 3), width * (c + 3), c + 3, 1}, 1, n * s * (c + 3) + 1};
+    const Layout padded = call.format == Format::NCHW
+                              ? Layout{{c * (s + 3), s + 3, width, 1}, 1, n * c * (s + 3) + 1}
+                              : Layout{{s * (c + 3), width * (c + 3), c + 3, 1}, 1, n * s * (c + 3) + 1};
     const Expected want = expected(call);
     for_each_isa([&](Isa isa) {
       const auto both = run_in(call, padded, padded);

@@ -37,7 +37,8 @@ TEST(ThreadTeam, RunsEveryTaskOnce) {
     ThreadTeam team(concurrency);
     EXPECT_EQ(team.concurrency(), concurrency);
     for (int repetition = 0; repetition < 20; ++repetition) {
-      for (const int count : {0, 1, 2, 3, 7, 16, 100, 1000}) ASSERT_TRUE(runs_each_once(team, count)) << concurrency << ' ' << count;
+      for (const int count : {0, 1, 2, 3, 7, 16, 100, 1000})
+        ASSERT_TRUE(runs_each_once(team, count)) << concurrency << ' ' << count;
     }
   }
 }
@@ -80,9 +81,8 @@ TEST(ThreadTeam, RunsACallFromInsideATask) {
   ThreadTeam team(3);
   std::atomic<int> inner{0};
   for (int repetition = 0; repetition < 200; ++repetition) {
-    team.run(4, [&](int) {
-      team.run(5, [&](int) { team.run(2, [&](int) { inner.fetch_add(1, std::memory_order_relaxed); }); });
-    });
+    team.run(4,
+             [&](int) { team.run(5, [&](int) { team.run(2, [&](int) { inner.fetch_add(1, std::memory_order_relaxed); }); }); });
   }
   EXPECT_EQ(inner.load(), 200 * 4 * 5 * 2);
 }

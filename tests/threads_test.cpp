@@ -30,7 +30,8 @@ Tuning split_always() {
 }
 
 // Groups of channels, few channels with long planes (blocks are split), column form, rows of many and of few channels.
-constexpr Sizes split_sizes[] = {{4, 37, 640}, {2, 3, 20003}, {64, 40, 49}, {3000, 20, 1}, {5000, 3, 2}, {70, 300, 4}, {1, 2, 70001}};
+constexpr Sizes split_sizes[] = {{4, 37, 640}, {2, 3, 20003}, {64, 40, 49}, {3000, 20, 1},
+                                 {5000, 3, 2}, {70, 300, 4},  {1, 2, 70001}};
 
 template <class T, class P>
 bool same(const Result<T, P>& a, const Result<T, P>& b) {
@@ -70,7 +71,8 @@ TYPED_TEST(Threads, AnyNumberGivesTheSameBits) {
       SerialExecutor serial;
       const auto want = run(call, {.executor = &serial});
       for (const auto& executor : executors) {
-        EXPECT_TRUE(same(run(call, {.executor = executor.get(), .tuning = &tuning}), want)) << executor->concurrency() << " threads";
+        EXPECT_TRUE(same(run(call, {.executor = executor.get(), .tuning = &tuning}), want))
+            << executor->concurrency() << " threads";
       }
       EXPECT_TRUE(same(run(call), want)) << "the default executor";
     });

@@ -12,7 +12,8 @@ Errors statistics_errors(std::span<const P> mean, std::span<const P> variance, c
     const Statistics& want = expected[c];
     const Real at = std::max(std::abs(want.mean), std::sqrt(want.variance));
     worst.mean.note(error(mean[c], want.mean + want.rest), ulp_at<P>(at), allowed_mean_error<P>(at), c);
-    worst.variance.note(error(variance[c], want.variance), ulp_at<P>(want.variance), allowed_variance_error<P>(want.variance), c);
+    worst.variance.note(error(variance[c], want.variance), ulp_at<P>(want.variance), allowed_variance_error<P>(want.variance),
+                        c);
   }
   return worst;
 }
@@ -24,7 +25,8 @@ Errors running_errors(const Call<T, P>& call, const Result<T, P>& result, const 
   for (std::size_t c = 0; c < expected.channel.size(); ++c) {
     const Statistics& batch = expected.channel[c];
     const Real old_mean = real((*call.mean)[c]), old_variance = real((*call.variance)[c]);
-    const Real entering = call.options.running_variance == batchnorm::RunningVariance::unbiased ? batch.unbiased() : batch.variance;
+    const Real entering =
+        call.options.running_variance == batchnorm::RunningVariance::unbiased ? batch.unbiased() : batch.variance;
     const Real mean_at = std::max({std::abs(old_mean), std::abs(batch.mean), std::sqrt(batch.variance)});
     const Real variance_at = std::max(std::abs(old_variance), entering);
     Real allowed_mean = allowed_mean_error<P>(mean_at), allowed_variance = allowed_variance_error<P>(variance_at);
@@ -70,14 +72,10 @@ Result<T, P> run(const Call<T, P>& call, const batchnorm::CallOptions& options, 
   if (call.variance) variance = result.variance = *call.variance;
   Guarded<T> x(std::span<const T>(call.x), x_offset);
   Guarded<T> y(call.x.size(), y_offset, element<T>(unwritten));
-  batchnorm::batch_norm<T, P>(call.format, call.options, {x.data(), call.shape}, view(call.scale), view(call.bias), mean,
-                              variance,
-                              {{y.data(), call.shape},
-                               result.batch_mean,
-                               result.batch_variance,
-                               result.reserve_space_1,
-                               result.reserve_space_2},
-                              batchnorm::Identity{}, options);
+  batchnorm::batch_norm<T, P>(
+      call.format, call.options, {x.data(), call.shape}, view(call.scale), view(call.bias), mean, variance,
+      {{y.data(), call.shape}, result.batch_mean, result.batch_variance, result.reserve_space_1, result.reserve_space_2},
+      batchnorm::Identity{}, options);
   EXPECT_TRUE(x.guards_intact() && y.guards_intact()) << "bytes beside the tensor were written";
   EXPECT_TRUE(same_bits(x.values(), call.x)) << "x was changed";
   result.y.assign(y.values().begin(), y.values().end());
@@ -89,7 +87,9 @@ Expected expected(const Call<T, P>& call) {
   const Extents e = call.extents();
   Expected result{std::vector<Normalized>(call.x.size()), {}, {}};
   for (std::int64_t c = 0; c < e.c; ++c) {
-    const auto at = [&](const auto& values, Real absent) { return values ? real((*values)[static_cast<std::size_t>(c)]) : absent; };
+    const auto at = [&](const auto& values, Real absent) {
+      return values ? real((*values)[static_cast<std::size_t>(c)]) : absent;
+    };
     const Statistics channel = call.options.is_training ? statistics<T>(call.x, e, c)
                                                         : Statistics{e.n * e.s, at(call.mean, 0), 0, at(call.variance, 1)};
     const Real scale = at(call.scale, 1), bias = at(call.bias, 0);
@@ -136,10 +136,10 @@ Errors errors(const Call<T, P>& call, const Result<T, P>& result, const Expected
 }
 
 // A macro, because an explicit instantiation must repeat the whole signature.
-#define SUPPORT_CALLS(T, P)                                                                                                     \
-  template Call<T, P> ordinary_call(const Shape&, Format, bool, std::uint64_t);                                                 \
-  template Result<T, P> run(const Call<T, P>&, const batchnorm::CallOptions&, std::size_t, std::size_t);                        \
-  template Expected expected(const Call<T, P>&);                                                                                \
+#define SUPPORT_CALLS(T, P)                                                                              \
+  template Call<T, P> ordinary_call(const Shape&, Format, bool, std::uint64_t);                          \
+  template Result<T, P> run(const Call<T, P>&, const batchnorm::CallOptions&, std::size_t, std::size_t); \
+  template Expected expected(const Call<T, P>&);                                                         \
   template Errors errors(const Call<T, P>&, const Result<T, P>&, const Expected&, Isa);
 
 SUPPORT_CALLS(float, float)

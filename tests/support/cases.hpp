@@ -138,6 +138,10 @@ using EveryTypes = testing::Types<Types<float, float>, Types<float, batchnorm::h
                                   Types<batchnorm::half, batchnorm::half>, Types<batchnorm::bfloat16, float>,
                                   Types<batchnorm::bfloat16, batchnorm::bfloat16>, Types<double, double>>;
 
+/// Every element type and every parameter type once, for what does not depend on how they are combined.
+using EveryElement = testing::Types<Types<float, float>, Types<batchnorm::half, batchnorm::half>,
+                                    Types<batchnorm::bfloat16, batchnorm::bfloat16>, Types<double, double>>;
+
 /// "half_with_float"
 template <class Both>
 std::string name_of() {

@@ -6,34 +6,34 @@
 // The kernels behind the calls that most tests make are compiled once, in instantiate_*.cpp, not in every test.
 
 // A macro, because an explicit instantiation and its declaration must repeat the whole signature.
-#define SUPPORT_INSTANTIATE_EPILOGUE(PREFIX, T, P, E)                                                                           \
-  PREFIX template void batchnorm::batch_norm<T, P, E>(                                                                          \
-      Format, const Options&, TensorView<const T>, TensorView<const P>, TensorView<const P>, TensorView<P>, TensorView<P>,      \
-      const OutputViews<T, P>&, const E&, const CallOptions&);
+#define SUPPORT_INSTANTIATE_EPILOGUE(PREFIX, T, P, E)                                                                   \
+  PREFIX template void batchnorm::batch_norm<T, P, E>(Format, const Options&, TensorView<const T>, TensorView<const P>, \
+                                                      TensorView<const P>, TensorView<P>, TensorView<P>,                \
+                                                      const OutputViews<T, P>&, const E&, const CallOptions&);
 
-#define SUPPORT_INSTANTIATE_OPERATOR(PREFIX, T, P, F)                                                                           \
-  PREFIX template batchnorm::Outputs<T, P> batchnorm::BatchNorm<T, F, P>::operator()<batchnorm::Identity>(                      \
-      TensorView<const T>, TensorView<const P>, TensorView<const P>, TensorView<P>, TensorView<P>, const Identity&,             \
-      const CallOptions&) const;                                                                                                \
-  PREFIX template void batchnorm::BatchNorm<T, F, P>::operator()<batchnorm::Identity>(                                          \
-      TensorView<const T>, TensorView<const P>, TensorView<const P>, TensorView<P>, TensorView<P>, const OutputViews<T, P>&,    \
-      const Identity&, const CallOptions&) const;                                                                               \
-  PREFIX template batchnorm::Tensor<T> batchnorm::BatchNorm<T, F, P>::output_x<batchnorm::Identity>(                            \
-      TensorView<const T>, TensorView<const P>, TensorView<const P>, TensorView<P>, TensorView<P>, const Identity&,             \
+#define SUPPORT_INSTANTIATE_OPERATOR(PREFIX, T, P, F)                                                                        \
+  PREFIX template batchnorm::Outputs<T, P> batchnorm::BatchNorm<T, F, P>::operator()<batchnorm::Identity>(                   \
+      TensorView<const T>, TensorView<const P>, TensorView<const P>, TensorView<P>, TensorView<P>, const Identity&,          \
+      const CallOptions&) const;                                                                                             \
+  PREFIX template void batchnorm::BatchNorm<T, F, P>::operator()<batchnorm::Identity>(                                       \
+      TensorView<const T>, TensorView<const P>, TensorView<const P>, TensorView<P>, TensorView<P>, const OutputViews<T, P>&, \
+      const Identity&, const CallOptions&) const;                                                                            \
+  PREFIX template batchnorm::Tensor<T> batchnorm::BatchNorm<T, F, P>::output_x<batchnorm::Identity>(                         \
+      TensorView<const T>, TensorView<const P>, TensorView<const P>, TensorView<P>, TensorView<P>, const Identity&,          \
       const CallOptions&) const;
 
-#define SUPPORT_INSTANTIATE_NORMALIZE(PREFIX, T, P)                                                                             \
-  PREFIX template void batchnorm::normalize<T, P, batchnorm::Identity>(                                                         \
-      TensorView<const T>, Format, TensorView<const P>, TensorView<const P>, TensorView<const P>, TensorView<const P>, double,  \
-      TensorView<T>, const Identity&, const CallOptions&);                                                                      \
-  PREFIX template void batchnorm::normalize<T, P, batchnorm::Identity>(                                                         \
-      TensorView<const T>, Format, const Moments&, TensorView<const P>, TensorView<const P>, double, TensorView<T>,             \
-      const Identity&, const CallOptions&);
+#define SUPPORT_INSTANTIATE_NORMALIZE(PREFIX, T, P)                                                                            \
+  PREFIX template void batchnorm::normalize<T, P, batchnorm::Identity>(                                                        \
+      TensorView<const T>, Format, TensorView<const P>, TensorView<const P>, TensorView<const P>, TensorView<const P>, double, \
+      TensorView<T>, const Identity&, const CallOptions&);                                                                     \
+  PREFIX template void batchnorm::normalize<T, P, batchnorm::Identity>(TensorView<const T>, Format, const Moments&,            \
+                                                                       TensorView<const P>, TensorView<const P>, double,       \
+                                                                       TensorView<T>, const Identity&, const CallOptions&);
 
-#define SUPPORT_INSTANTIATE(PREFIX, T, P)                                       \
-  SUPPORT_INSTANTIATE_EPILOGUE(PREFIX, T, P, batchnorm::Identity)               \
-  SUPPORT_INSTANTIATE_OPERATOR(PREFIX, T, P, batchnorm::Format::NCHW)           \
-  SUPPORT_INSTANTIATE_OPERATOR(PREFIX, T, P, batchnorm::Format::NHWC)           \
+#define SUPPORT_INSTANTIATE(PREFIX, T, P)                             \
+  SUPPORT_INSTANTIATE_EPILOGUE(PREFIX, T, P, batchnorm::Identity)     \
+  SUPPORT_INSTANTIATE_OPERATOR(PREFIX, T, P, batchnorm::Format::NCHW) \
+  SUPPORT_INSTANTIATE_OPERATOR(PREFIX, T, P, batchnorm::Format::NHWC) \
   SUPPORT_INSTANTIATE_NORMALIZE(PREFIX, T, P)
 
 #define SUPPORT_INSTANTIATE_MOMENTS(PREFIX, T) \
@@ -47,9 +47,9 @@ using LeakySum = batchnorm::AddResidual<T, batchnorm::LeakyRelu>;
 
 }  // namespace support
 
-#define SUPPORT_INSTANTIATE_ELEMENT(PREFIX, T, P)                         \
-  SUPPORT_INSTANTIATE_MOMENTS(PREFIX, T)                                  \
-  SUPPORT_INSTANTIATE_EPILOGUE(PREFIX, T, P, batchnorm::Relu)             \
+#define SUPPORT_INSTANTIATE_ELEMENT(PREFIX, T, P)             \
+  SUPPORT_INSTANTIATE_MOMENTS(PREFIX, T)                      \
+  SUPPORT_INSTANTIATE_EPILOGUE(PREFIX, T, P, batchnorm::Relu) \
   SUPPORT_INSTANTIATE_EPILOGUE(PREFIX, T, P, support::LeakySum<T>)
 
 SUPPORT_INSTANTIATE(extern, float, float)

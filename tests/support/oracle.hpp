@@ -47,7 +47,9 @@ struct Statistics {
   std::int64_t count = 0;
   Real mean = 0, rest = 0, variance = 0;
 
-  Real unbiased() const { return variance * static_cast<Real>(count) / static_cast<Real>(std::max<std::int64_t>(count - 1, 1)); }
+  Real unbiased() const {
+    return variance * static_cast<Real>(count) / static_cast<Real>(std::max<std::int64_t>(count - 1, 1));
+  }
 };
 
 /// Statistics of channel c: the mean, the mean of what is left, and the squares about both.
@@ -77,7 +79,8 @@ inline Real updated(Real running, Real batch, double momentum) {
   return (1 - static_cast<Real>(momentum)) * running + static_cast<Real>(momentum) * batch;
 }
 
-/// scale * (x - mean) / sqrt(variance + epsilon) + bias, and the largest of the numbers it is made of: errors are measured there.
+/// scale * (x - mean) / sqrt(variance + epsilon) + bias, and the largest of the numbers it is made of: errors are measured
+/// there.
 struct Normalized {
   Real z = 0, scaled = 0, magnitude = 0;
 };

@@ -80,7 +80,8 @@ Real allowed_variance_error(Real variance) {
   return ulp_at<P>(variance) * (sizeof(P) == 2 ? rounded_once_ulps : variance_ulps);
 }
 
-/// Bound of y's error: at M, for double at max(M, |scale|) and, where the statistics are the batch's, half the variance's error.
+/// Bound of y's error: at M, for double at max(M, |scale|) and, where the statistics are the batch's, half the variance's
+/// error.
 template <class T>
 Real allowed_y_error(batchnorm::Isa isa, const Normalized& expected, Real scale, bool batch_statistics) {
   if constexpr (sizeof(T) == 8) {
