@@ -17,7 +17,6 @@
 #include <system_error>
 #include <type_traits>
 #include <utility>
-#include <variant>
 
 #include <CLI/CLI.hpp>
 #include <batchnorm/batchnorm.hpp>
@@ -75,12 +74,26 @@ batchnorm::RunningVariance parse_running_variance(const std::string& option, std
                                      {{"unbiased", RunningVariance::unbiased}, {"biased", RunningVariance::biased}});
 }
 
-using Activation = std::variant<batchnorm::Identity, batchnorm::Relu, batchnorm::LeakyRelu>;
+enum class ActivationKind { none, relu, leaky_relu };
 
-Activation parse_activation(const std::string& option, std::string_view text) {
-  return parse_name<Activation>(
-      option, text, {{"none", batchnorm::Identity()}, {"relu", batchnorm::Relu()}, {"leaky_relu", batchnorm::LeakyRelu()}});
+ActivationKind parse_activation(const std::string& option, std::string_view text) {
+  return parse_name<ActivationKind>(
+      option, text,
+      {{"none", ActivationKind::none}, {"relu", ActivationKind::relu}, {"leaky_relu", ActivationKind::leaky_relu}});
 }
+
+/// An activation of our own: chosen at run time, so that the kernels are compiled once for all of them.
+struct ChosenActivation {
+  ActivationKind kind = ActivationKind::none;
+  batchnorm::LeakyRelu leaky_relu;
+
+  template <class V>
+  BATCHNORM_INLINE V operator()(const V& z) const {
+    if (kind == ActivationKind::relu) return batchnorm::Relu()(z);
+    if (kind == ActivationKind::leaky_relu) return leaky_relu(z);
+    return z;
+  }
+};
 
 /// Adds an option that parse(option, text) turns into `value`.
 template <class Value, class Parse>
@@ -194,8 +207,7 @@ struct ForwardArguments {
   std::optional<std::filesystem::path> residual;
   batchnorm::Format format = batchnorm::Format::NCHW;
   batchnorm::Options options;
-  Activation activation;
-  double slope = batchnorm::LeakyRelu().slope;
+  ChosenActivation activation;
 };
 
 /// The opened files: they exist, are well formed, and their types go together.
@@ -217,15 +229,9 @@ struct ForwardFiles {
 /// Calls body(epilogue) with what the command line wants done after scale and bias.
 template <Element T, class Body>
 void with_epilogue(const ForwardArguments& arguments, std::optional<npy::Reader>& residual_file, Body body) {
-  Activation chosen = arguments.activation;
-  if (auto* leaky = std::get_if<batchnorm::LeakyRelu>(&chosen)) leaky->slope = arguments.slope;
-  std::visit(
-      [&](const auto& activation) {
-        if (!residual_file) return body(activation);
-        const Tensor<T> residual = load<T>(*residual_file);
-        body(batchnorm::AddResidual<T, std::decay_t<decltype(activation)>>{residual, activation});
-      },
-      chosen);
+  if (!residual_file) return body(arguments.activation);
+  const Tensor<T> residual = load<T>(*residual_file);
+  body(batchnorm::AddResidual<T, ChosenActivation>{residual, arguments.activation});
 }
 
 template <Element T, ParameterOf<T> P>
@@ -277,10 +283,10 @@ void add_forward(CLI::App& app) {
              arguments->options.momentum, parse_number);
   add_parsed(command, "--running-variance", "unbiased|biased", "Variance that enters the running one, default unbiased",
              arguments->options.running_variance, parse_running_variance);
-  add_parsed(command, "--activation", "none|relu|leaky_relu", "Applied last, default none", arguments->activation,
+  add_parsed(command, "--activation", "none|relu|leaky_relu", "Applied last, default none", arguments->activation.kind,
              parse_activation);
-  add_parsed(command, "--slope", "A", "Factor of negative values in leaky_relu, default 0.01", arguments->slope,
-             parse_finite_number);
+  add_parsed(command, "--slope", "A", "Factor of negative values in leaky_relu, default 0.01",
+             arguments->activation.leaky_relu.slope, parse_finite_number);
   command.add_option("--residual", arguments->residual, "Added before the activation: shape and type of x")->type_name("FILE");
   add_folder(command, arguments->out);
   command.callback([arguments] { forward(*arguments); });

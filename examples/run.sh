@@ -8,8 +8,9 @@ if (($# > 0)); then
   cat << 'END'
 Usage: examples/run.sh
 
-Builds the examples in build/examples and normalises the Fashion-MNIST images. Needs Debian's packages; as root it installs
-those that are missing, otherwise it says which. The programs have options of their own: build/examples/bin/NAME --help.
+Builds normalize_images in build/examples and runs it: it normalises the Fashion-MNIST images and paints a picture of some.
+Needs Debian's packages; as root it installs those that are missing, otherwise it says which.
+The program has options of its own: build/examples/bin/normalize_images --help.
 END
   [[ $* == --help || $* == -h ]] && exit
   exit 2
@@ -23,7 +24,7 @@ cmake --preset release -B build/examples -D BATCHNORM_BUILD_TESTS=OFF -D BATCHNO
   cat $log >&2
   exit 1
 }
-cmake --build build/examples --parallel "$(nproc)"
+cmake --build build/examples --target normalize_images
 echo
 build/examples/bin/normalize_images --out build/examples
 echo
