@@ -82,8 +82,10 @@ BATCHNORM_INLINE void load_pair(vec<double, Bytes>& low, vec<double, Bytes>& hig
     high = vec<double, Bytes>::load(p + vec<double, Bytes>::lanes);
   } else if constexpr (std::same_as<T, float>) {
     intrinsics::load_float(low, high, p);
+  } else if constexpr (std::same_as<T, half>) {
+    intrinsics::load_half(low, high, p);
   } else {
-    intrinsics::widen(low, high, load<Bytes>(p));
+    intrinsics::load_bfloat16(low, high, p);
   }
 }
 

@@ -170,10 +170,6 @@ BATCHNORM_V3 void load_float(d32& low, d32& high, const void* p) {
   low.v = d32::native(_mm256_cvtps_pd(_mm_loadu_ps(static_cast<const float*>(p))));
   high.v = d32::native(_mm256_cvtps_pd(_mm_loadu_ps(static_cast<const float*>(p) + 4)));
 }
-BATCHNORM_V3 void widen(d32& low, d32& high, const f32& a) {
-  low.v = d32::native(_mm256_cvtps_pd(_mm256_castps256_ps128(__m256(a.v))));
-  high.v = d32::native(_mm256_cvtps_pd(_mm256_extractf128_ps(__m256(a.v), 1)));
-}
 BATCHNORM_V3 void narrow(f32& r, const d32& low, const d32& high) {
   r.v = f32::native(
       _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(__m256d(low.v))), _mm256_cvtpd_ps(__m256d(high.v)), 1));
@@ -187,6 +183,19 @@ BATCHNORM_V3 void store_half(void* p, const f32& a) {
 BATCHNORM_V3 void load_bfloat16(f32& r, const void* p) {
   const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
   r.v = f32::native(_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16)));
+}
+BATCHNORM_V3 void load_half(d32& low, d32& high, const void* p) {
+  const auto* from = static_cast<const char*>(p);
+  low.v = d32::native(_mm256_cvtps_pd(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)))));
+  high.v = d32::native(_mm256_cvtps_pd(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + 8)))));
+}
+BATCHNORM_V3 d32::native widened_bfloat16(const void* p) {
+  const __m128i wide = _mm_cvtepu16_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
+  return d32::native(_mm256_cvtps_pd(_mm_castsi128_ps(_mm_slli_epi32(wide, 16))));
+}
+BATCHNORM_V3 void load_bfloat16(d32& low, d32& high, const void* p) {
+  low.v = widened_bfloat16(p);
+  high.v = widened_bfloat16(static_cast<const char*>(p) + 8);
 }
 BATCHNORM_V3 __m128i packed_bfloat16(const f32& a) {
   const __m256i bits = __m256i(bfloat16_bits(a).v);
@@ -214,10 +223,6 @@ BATCHNORM_V4 void load_float(d64& low, d64& high, const void* p) {
   low.v = d64::native(_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(static_cast<const float*>(p))));
   high.v = d64::native(_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(static_cast<const float*>(p) + 8)));
 }
-BATCHNORM_V4 void widen(d64& low, d64& high, const f64& a) {
-  low.v = d64::native(_mm512_maskz_cvtps_pd(0xff, __m256(__builtin_shufflevector(a.v, a.v, 0, 1, 2, 3, 4, 5, 6, 7))));
-  high.v = d64::native(_mm512_maskz_cvtps_pd(0xff, __m256(__builtin_shufflevector(a.v, a.v, 8, 9, 10, 11, 12, 13, 14, 15))));
-}
 BATCHNORM_V4 void narrow(f64& r, const d64& low, const d64& high) {
   const auto lower = f32::native(_mm512_maskz_cvtpd_ps(0xff, __m512d(low.v)));
   const auto upper = f32::native(_mm512_maskz_cvtpd_ps(0xff, __m512d(high.v)));
@@ -225,6 +230,20 @@ BATCHNORM_V4 void narrow(f64& r, const d64& low, const d64& high) {
 }
 BATCHNORM_V4 void load_half(f64& r, const void* p) {
   r.v = f64::native(_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(static_cast<const __m256i*>(p))));
+}
+// As in load_float, the two halves are loaded one by one: taking a wide register apart costs more than the second load.
+BATCHNORM_V4 void load_half(d64& low, d64& high, const void* p) {
+  const auto* from = static_cast<const __m128i*>(p);
+  low.v = d64::native(_mm512_maskz_cvtps_pd(0xff, _mm256_cvtph_ps(_mm_loadu_si128(from))));
+  high.v = d64::native(_mm512_maskz_cvtps_pd(0xff, _mm256_cvtph_ps(_mm_loadu_si128(from + 1))));
+}
+BATCHNORM_V4 d64::native widened_bfloat16(__m128i bits) {
+  return d64::native(_mm512_maskz_cvtps_pd(0xff, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16))));
+}
+BATCHNORM_V4 void load_bfloat16(d64& low, d64& high, const void* p) {
+  const auto* from = static_cast<const __m128i*>(p);
+  low.v = widened_bfloat16(_mm_loadu_si128(from));
+  high.v = widened_bfloat16(_mm_loadu_si128(from + 1));
 }
 BATCHNORM_V4 __m256i packed_half(const f64& a) {
   return _mm512_maskz_cvtps_ph(0xffff, __m512(a.v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -289,5 +308,16 @@ inline void stream_bfloat16(void* p, const f16& a) { store_bfloat16(p, a); }
 inline void stream_fence() {}
 
 #endif
+
+inline void load_half(d16& low, d16& high, const void* p) {
+  f16 wide;
+  load_half(wide, p);
+  widen(low, high, wide);
+}
+inline void load_bfloat16(d16& low, d16& high, const void* p) {
+  f16 wide;
+  load_bfloat16(wide, p);
+  widen(low, high, wide);
+}
 
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu::intrinsics
