@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include <batchnorm/batchnorm.hpp>
 #include <benchmark/benchmark.h>
+#include <batchnorm/batchnorm.hpp>
 
 #if defined(__x86_64__)
 #include <emmintrin.h>
@@ -105,7 +105,8 @@ void forward(benchmark::State& state, const Row& row) {
   for (auto _ : state) {
     const auto [operation, copying] = interleaved(
         [&] {
-          batchnorm::batch_norm<T, P>(row.format, options, x, scale, bias, mean, variance, {.output_x = y}, batchnorm::Identity{}, call);
+          batchnorm::batch_norm<T, P>(row.format, options, x, scale, bias, mean, variance, {.output_x = y},
+                                      batchnorm::Identity{}, call);
         },
         [&] { copy(team, reinterpret_cast<char*>(y.data()), reinterpret_cast<const char*>(x.data()), bytes); });
     state.SetIterationTime(operation);
