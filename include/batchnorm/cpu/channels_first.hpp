@@ -238,7 +238,7 @@ class GroupTraining {
  private:
   /// Planes below this size, over several images, are normalised position by position: a line that two channels share comes
   /// too often for blending.
-  static constexpr std::int64_t positions_below = 256;
+  static constexpr std::int64_t positions_below = 128;
 
   struct WorkerParts {
     ChannelScratch channels;
