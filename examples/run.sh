@@ -26,6 +26,4 @@ cmake --preset release -B build/examples -D BATCHNORM_BUILD_TESTS=OFF -D BATCHNO
 }
 cmake --build build/examples --target normalize_images
 echo
-build/examples/bin/normalize_images --out build/examples
-echo
-echo "The picture is $PWD/build/examples/normalize_images.png"
+build/examples/bin/normalize_images --out "$PWD/build/examples"
