@@ -81,51 +81,54 @@ step() {
   fi
 }
 
-# build NAME PRESET TARGET...
+# build PRESET TARGET...
 build() {
-  local name=$1 preset=$2
-  shift 2
-  watched "$name-configure" cmake --preset "$preset" -B "build/tests/$name" \
+  local preset=$1 start=$SECONDS
+  shift
+  watched "$preset-configure" cmake --preset "$preset" -B "build/tests/$preset" \
     -D BATCHNORM_WARNINGS_AS_ERRORS=$warnings_as_errors &&
-    watched "$name-build" "${without_aslr[@]}" cmake --build "build/tests/$name" --parallel "$jobs" --target "$@"
+    watched "$preset-build" "${without_aslr[@]}" cmake --build "build/tests/$preset" --parallel "$jobs" --target "$@" &&
+    echo "   built in $((SECONDS - start)) s"
 }
 
-# run_tests NAME CTEST_OPTION...
+# run_tests PRESET CTEST_OPTION...
 run_tests() {
-  local name=$1 status=0 progress=()
+  local preset=$1 status=0 progress=()
   shift
-  local log=$PWD/$logs/$name-ctest.log
+  local log=$PWD/$logs/$preset-ctest.log
   if [[ -t 1 ]]; then
     progress=(--progress)
   fi
-  watched "$name-tests" "${without_aslr[@]}" ctest --test-dir "build/tests/$name" --parallel "$jobs" --no-tests=error \
-    --output-on-failure --output-log "$log" "${progress[@]}" "$@" || status=1
+  CLICOLOR=0 watched "$preset-tests" "${without_aslr[@]}" ctest --test-dir "build/tests/$preset" --parallel "$jobs" \
+    --no-tests=error --output-on-failure --output-log "$log" "${progress[@]}" "$@" || status=1
   if [[ $(grep '% tests passed' "$log") =~ ([0-9]+)\ tests\ failed\ out\ of\ ([0-9]+) ]]; then
     failed_now=${BASH_REMATCH[1]}
     skipped_now=$(grep -c '(Skipped)$' "$log" || true)
     passed_now=$((BASH_REMATCH[2] - failed_now - skipped_now))
+  else
+    status=1
   fi
   return $status
 }
 
+usual_tests() { build "$1" all && run_tests "$1"; }
+usual_tests_and_each_header() { build "$1" all all_verify_interface_header_sets && run_tests "$1"; }
+# Without the examples and what the sanitizer does not touch.
+sanitized_tests() { build "$1" tests/all && run_tests "$1" --label-exclude compile_fail; }
+sanitized_thread_tests() { build "$1" batchnorm_thread_tests && run_tests "$1" --label-regex threads; }
+
 builds=release
 if $compilers; then
   builds="gcc-release clang-release"
-  for name in $builds; do
-    step "build with $name, each header alone" build "$name" "$name" all all_verify_interface_header_sets
-    step "tests of $name" run_tests "$name"
+  for preset in $builds; do
+    step "tests, $preset" usual_tests_and_each_header "$preset"
   done
 else
-  step "build" build release release all
-  step "tests" run_tests release
+  step "tests" usual_tests release
 fi
 if $sanitizers; then
-  name=clang-sanitize-address-undefined
-  step "build with the address and undefined-behaviour sanitizers" build $name $name all
-  step "tests under the address and undefined-behaviour sanitizers" run_tests $name --label-exclude compile_fail
-  name=clang-sanitize-thread
-  step "build with the thread sanitizer" build $name $name batchnorm_thread_tests
-  step "tests under the thread sanitizer" run_tests $name --label-regex threads
+  step "address and undefined-behaviour sanitizers" sanitized_tests clang-sanitize-address-undefined
+  step "thread sanitizer" sanitized_thread_tests clang-sanitize-thread
 fi
 if $consumers; then
   step "consumers" watched consumers tests/consumers/run.sh
@@ -135,7 +138,10 @@ if $examples; then
 fi
 
 echo
-"build/tests/${builds%% *}/bin/instruction_sets" || true
+instruction_sets=build/tests/${builds%% *}/bin/instruction_sets
+if [[ -x $instruction_sets ]]; then
+  "$instruction_sets"
+fi
 echo "$((100 * passed / (passed + failed)))% tests passed, $failed tests failed out of $((passed + failed)), $skipped skipped"
 if ((${#failures[@]} > 0)); then
   printf 'failed: %s\n' "${failures[@]}"
