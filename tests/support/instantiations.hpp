@@ -30,7 +30,20 @@
                                                                        TensorView<const P>, TensorView<const P>, double,       \
                                                                        TensorView<T>, const Identity&, const CallOptions&);
 
+#define SUPPORT_INSTANTIATE_BACKWARD(PREFIX, T, P, THROUGH)                                                       \
+  PREFIX template void batchnorm::batch_norm_backward<T, P, THROUGH>(                                             \
+      Format, const Options&, TensorView<const T>, TensorView<const T>, TensorView<const P>, TensorView<const P>, \
+      TensorView<const P>, const GradientViews<T, P>&, const THROUGH&, const CallOptions&);
+
+#define SUPPORT_INSTANTIATE_DOUBLE_BACKWARD(PREFIX, T, P)                                                                   \
+  PREFIX template void batchnorm::batch_norm_double_backward<T, P>(                                                         \
+      Format, const Options&, TensorView<const T>, TensorView<const T>, TensorView<const P>, TensorView<const P>,           \
+      TensorView<const P>, TensorView<const T>, TensorView<const P>, TensorView<const P>, const DoubleGradientViews<T, P>&, \
+      const CallOptions&);
+
 #define SUPPORT_INSTANTIATE(PREFIX, T, P)                             \
+  SUPPORT_INSTANTIATE_BACKWARD(PREFIX, T, P, batchnorm::Identity)     \
+  SUPPORT_INSTANTIATE_DOUBLE_BACKWARD(PREFIX, T, P)                   \
   SUPPORT_INSTANTIATE_EPILOGUE(PREFIX, T, P, batchnorm::Identity)     \
   SUPPORT_INSTANTIATE_OPERATOR(PREFIX, T, P, batchnorm::Format::NCHW) \
   SUPPORT_INSTANTIATE_OPERATOR(PREFIX, T, P, batchnorm::Format::NHWC) \
