@@ -8,6 +8,7 @@
 #include <batchnorm/errors.hpp>
 #include <batchnorm/executor.hpp>
 #include <batchnorm/format.hpp>
+#include <batchnorm/gradients.hpp>
 #include <batchnorm/isa.hpp>
 #include <batchnorm/moments.hpp>
 #include <batchnorm/normalize.hpp>
