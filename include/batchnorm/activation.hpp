@@ -20,10 +20,10 @@ namespace batchnorm {
 //   template <class V> cpu::MaskOf<V> passes(const V& y) const;                            which piece, from y as rounded to T
 //   template <class V> V gradient(const V& dy, const cpu::MaskOf<V>& passes) const;        dz from dy
 //
-// and it may have three more: `const char* problem() const`, null or why it cannot be trained through as it is;
-// `template <class V> V inverse(const V& y) const`, so that it can be undone (in_place.hpp); and `template <class Scalar> A
-// computed_in() const`, the activation with its constants rounded to the computing type, which sums of double go by.
-// Another activation is another such class, nothing else changes.
+// and it may have more: `const char* problem() const`, null or why it cannot be trained through as it is;
+// `template <class V> V inverse(const V& y) const` with `double least_slope() const`, so that it can be undone (in_place.hpp);
+// and `template <class Scalar> A computed_in() const`, the activation with its constants rounded to the computing type, which
+// sums of double go by. Another activation is another such class, nothing else changes.
 
 /// y = z
 struct Identity {
@@ -70,6 +70,7 @@ struct LeakyRelu {
   BATCHNORM_INLINE V inverse(const V& y) const {
     return select(y < V::zero(), y / factor<V>(), y);
   }
+  double least_slope() const noexcept { return slope; }
   const char* problem() const noexcept { return slope >= 0 ? nullptr : "its slope must be at least 0"; }
   template <class Scalar>
   LeakyRelu computed_in() const noexcept {

@@ -172,17 +172,7 @@ void batch_norm_backward(Format format, const Options& options, std::type_identi
   const arguments::GivenVectors<P> given(arguments, mean, variance);
   const auto to = arguments::gradient_arguments(arguments, scale, out.dscale, out.dbias, options.epsilon);
   arguments.check_overlap();
-  const cpu::Machine machine = arguments::machine_of(call);
-  if (arguments.empty()) return to.write_empty_batch(arguments.channels());
-  cpu::Scratch scratch;
-  const auto part = cpu::ChannelScratch::reserve(scratch, arguments.channels(), cpu::GivenStatistics::count);
-  scratch.allocate();
-  const cpu::GivenStatistics statistics = given.in(part.in(scratch), arguments.channels());
-  if (options.is_training) {
-    cpu::backward_training(machine, tensors, statistics, to);
-  } else {
-    cpu::backward_inference(machine, tensors, statistics, to);
-  }
+  arguments::backward(arguments, call, tensors, given, to, options.is_training);
 }
 
 template <Element T, ParameterOf<T> P>

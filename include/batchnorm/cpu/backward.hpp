@@ -77,7 +77,7 @@ class GradientFinish {
 template <Element T, class Pass, Element P, class Operation, class Fill>
 void sweep_beside_sums(const Machine& machine, const GradientTensors<T, Pass>& t, const GivenStatistics& given,
                        const GradientArguments<P>& to, const Elementwise<T, Operation>& work, const Fill& fill) {
-  if (to.dscale == nullptr && to.dbias == nullptr) return sweep(machine, work, fill);
+  if (!to.wants_sums()) return sweep(machine, work, fill);
   reduce_and_sweep(machine, gradient_reduction(t, given.center()), work, t.in_place(), fill,
                    GradientFinish<T, P>(machine, given, to));
 }

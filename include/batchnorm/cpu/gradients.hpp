@@ -249,6 +249,8 @@ struct GradientArguments {
     return result;
   }
 
+  bool wants_sums() const noexcept { return dscale != nullptr || dbias != nullptr; }
+
   /// The gradients of no values are 0.
   void write_empty_batch(std::int64_t channels) const noexcept {
     for (P* p : {dscale, dbias}) {
@@ -369,9 +371,7 @@ struct DoubleGradientArguments {
     const auto shifted = [c](auto* p) { return p == nullptr ? p : p + c; };
     return {shifted(scale), shifted(ddscale), shifted(ddbias), shifted(dscale), epsilon, values};
   }
-  static double value(const P* p, std::int64_t c, double absent) noexcept {
-    return p == nullptr ? absent : static_cast<double>(static_cast<compute_t<P>>(p[c]));
-  }
+  static double value(const P* p, std::int64_t c, double absent) noexcept { return p == nullptr ? absent : widened(p[c]); }
 };
 
 /// What the sums of DoubleGradientSummation about the pivots p and q say of a channel, with r = 1 / sqrt(variance + epsilon):

@@ -106,7 +106,7 @@ struct Elementwise {
 /// A value as pivot, 0 where it is not finite (then the sums are not either, whatever the pivot).
 template <Element T>
 double pivot_of(const T& x) noexcept {
-  const double value = static_cast<double>(static_cast<compute_t<T>>(x));
+  const double value = widened(x);
   return value - value == 0 ? value : 0.0;
 }
 

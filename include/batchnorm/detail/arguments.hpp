@@ -54,20 +54,20 @@ class Arguments {
   /// `allowed_overlap` says to the reader of a message which tensors are Replaceable.
   template <class T>
   Arguments(std::string_view call, const TensorView<T>& x, Format format, Replaceable replaceable = Replaceable::no,
-            std::string_view allowed_overlap = {})
-      : call_(call), shape_(x.shape()), format_(format), allowed_overlap_(allowed_overlap) {
-    if (!x.present()) fail<ValueError>("x is absent");
+            std::string_view allowed_overlap = {}, std::string_view name_of_x = "x")
+      : call_(call), shape_(x.shape()), format_(format), allowed_overlap_(allowed_overlap), name_of_x_(name_of_x) {
+    if (!x.present()) fail<ValueError>(std::string(name_of_x) + " is absent");
     if (shape_.rank() < 2 || shape_.rank() > 5) {
-      fail<ShapeError>("x has rank " + std::to_string(shape_.rank()) + ", expected 2 to 5" + about_x());
+      fail<ShapeError>(std::string(name_of_x) + " has rank " + std::to_string(shape_.rank()) + ", expected 2 to 5" + about_x());
     }
-    elements_ = element_count(shape_, call, "x");
+    elements_ = element_count(shape_, call, name_of_x);
     channels_ = shape_[cpu::channel_axis(shape_, format)];
     if (elements_ == 0) return;
-    check_data("x", x);
+    check_data(name_of_x, x);
     const auto geometry = cpu::geometry_of(shape_, x.strides(), format);
-    if (!geometry) refuse_strides("x", x.strides());
+    if (!geometry) refuse_strides(name_of_x, x.strides());
     geometry_ = *geometry;
-    add_tensor("x", x, Role::input, replaceable);
+    add_tensor(name_of_x, x, Role::input, replaceable);
   }
 
   /// A call without x: only channel vectors.
@@ -82,8 +82,8 @@ class Arguments {
   cpu::Operand<T> tensor(std::string_view name, const TensorView<T>& view, Replaceable replaceable = Replaceable::no) {
     if (!view.present()) fail<ValueError>(std::string(name) + " is absent");
     if (view.shape() != shape_) {
-      fail<ShapeError>(std::string(name) + " has shape " + batchnorm::to_string(view.shape()) + ", expected the shape of x" +
-                       about_x());
+      fail<ShapeError>(std::string(name) + " has shape " + batchnorm::to_string(view.shape()) + ", expected the shape of " +
+                       std::string(name_of_x_) + about_x());
     }
     if (empty()) return {};
     check_data(name, view);
@@ -213,7 +213,8 @@ class Arguments {
 
   std::string about_x() const {
     if (shape_.rank() == 0) return "";
-    return " (x is " + batchnorm::to_string(shape_) + ", " + std::string(batchnorm::to_string(format_)) + ")";
+    return " (" + std::string(name_of_x_) + " is " + batchnorm::to_string(shape_) + ", " +
+           std::string(batchnorm::to_string(format_)) + ")";
   }
 
   void check_vector(std::string_view name, const Shape& shape) const {
@@ -244,13 +245,14 @@ class Arguments {
     for (int axis = 0; axis < shape_.rank(); ++axis) {
       text.append(axis == 0 ? "" : ", ").append(std::to_string(strides[static_cast<std::size_t>(axis)]));
     }
-    if (name == "x") {
-      fail<ValueError>("x has strides " + text +
+    if (name == name_of_x_) {
+      fail<ValueError>(std::string(name) + " has strides " + text +
                        "]; supported are tensors where the spatial values of a channel, or the channels "
                        "of a position, lie next to each other" +
                        about_x());
     }
-    fail<ValueError>(std::string(name) + " has strides " + text + "], which is another memory layout than that of x (" +
+    fail<ValueError>(std::string(name) + " has strides " + text + "], which is another memory layout than that of " +
+                     std::string(name_of_x_) + " (" +
                      (geometry_.channels_last ? "channels" : "the spatial values of a channel") + " next to each other)" +
                      about_x());
   }
@@ -316,6 +318,7 @@ class Arguments {
   std::int64_t channels_ = 0;
   cpu::Geometry geometry_;
   std::string_view allowed_overlap_;
+  std::string_view name_of_x_ = "x";
   std::array<Region, 16> regions_{};
   std::size_t count_ = 0;
 };

@@ -41,6 +41,16 @@ cpu::Passage<A, cpu::Through::output> passage_of(const Arguments& arguments, con
   return {batchnorm::detail::computed_in<compute_t<T>>(through.activation)};
 }
 
+/// To in-place gradients: x is the output, and the activation is undone.
+template <class A>
+struct Undo {
+  A activation;
+};
+template <class T, class A>
+cpu::Passage<A, cpu::Through::inverse> passage_of(const Arguments&, const Undo<A>& undo) {
+  return {batchnorm::detail::computed_in<compute_t<T>>(undo.activation)};
+}
+
 /// dy, x, what tells how dy passes the activation, dx and dresidual (each may be absent), checked.
 template <Element T, class G>
 auto gradient_tensors(Arguments& arguments, const TensorView<const T>& dy, const TensorView<const T>& x,
@@ -74,7 +84,7 @@ cpu::GradientArguments<P> gradient_arguments(Arguments& arguments, const TensorV
   return to;
 }
 
-/// Statistics given as vectors of P; the variance may be absent where only sums are asked for.
+/// Statistics given as vectors of P; 0 where null.
 template <Element P>
 class GivenVectors {
  public:
@@ -84,14 +94,13 @@ class GivenVectors {
     mean_ = arguments.channel_vector("mean", mean);
     variance_ = arguments.channel_vector("variance", variance);
   }
-  explicit GivenVectors(const P* mean) noexcept : mean_(mean) {}
+  explicit GivenVectors(const P* mean, const P* variance = nullptr) noexcept : mean_(mean), variance_(variance) {}
 
   cpu::GivenStatistics in(const cpu::ChannelArrays& arrays, std::int64_t channels) const noexcept {
-    const auto wide = [](const P& value) { return static_cast<double>(static_cast<compute_t<P>>(value)); };
     std::fill_n(arrays.first, cpu::GivenStatistics::count * arrays.stride, 0.0);
     const cpu::GivenStatistics given{arrays};
-    std::transform(mean_, mean_ + channels, given.center(), wide);
-    if (variance_ != nullptr) std::transform(variance_, variance_ + channels, given.variance(), wide);
+    if (mean_ != nullptr) std::transform(mean_, mean_ + channels, given.center(), widened<P>);
+    if (variance_ != nullptr) std::transform(variance_, variance_ + channels, given.variance(), widened<P>);
     return given;
   }
 
@@ -107,6 +116,25 @@ inline cpu::GivenStatistics given_moments(const Moments& moments, const cpu::Cha
   std::copy(moments.mean_low.begin(), moments.mean_low.end(), given.rest());
   for (std::int64_t c = 0; c < moments.channels(); ++c) given.variance()[c] = moments.variance(c);
   return given;
+}
+
+/// The gradients of a call whose arguments are right.
+/// @throws std::bad_alloc   before anything is written
+template <Element T, class Pass, Element P>
+void backward(const Arguments& arguments, const CallOptions& call, const cpu::GradientTensors<T, Pass>& tensors,
+              const GivenVectors<P>& given, const cpu::GradientArguments<P>& to, bool is_training) {
+  const cpu::Machine machine = machine_of(call);
+  if (arguments.empty()) return to.write_empty_batch(arguments.channels());
+  if (!to.wants_sums() && tensors.dx.data == nullptr && tensors.dresidual.data == nullptr) return;
+  cpu::Scratch scratch;
+  const auto part = cpu::ChannelScratch::reserve(scratch, arguments.channels(), cpu::GivenStatistics::count);
+  scratch.allocate();
+  const cpu::GivenStatistics statistics = given.in(part.in(scratch), arguments.channels());
+  if (is_training) {
+    cpu::backward_training(machine, tensors, statistics, to);
+  } else {
+    cpu::backward_inference(machine, tensors, statistics, to);
+  }
 }
 
 /// Fills sums.dy and sums.dy_x, about the whole mean.
