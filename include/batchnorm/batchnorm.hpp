@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Every public header that needs nothing optional.
+// Every public header that needs nothing optional. Files are a matter of their own: checkpoint.hpp (with zlib), npy/npy.hpp.
 #include <batchnorm/activation.hpp>
 #include <batchnorm/batch_norm.hpp>
 #include <batchnorm/element.hpp>
@@ -14,6 +14,7 @@
 #include <batchnorm/moments.hpp>
 #include <batchnorm/normalize.hpp>
 #include <batchnorm/options.hpp>
+#include <batchnorm/parameters.hpp>
 #include <batchnorm/tensor.hpp>
 #include <batchnorm/thread_team.hpp>
 #include <batchnorm/version.hpp>
