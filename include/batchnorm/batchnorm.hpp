@@ -7,6 +7,7 @@
 #include <batchnorm/element.hpp>
 #include <batchnorm/errors.hpp>
 #include <batchnorm/executor.hpp>
+#include <batchnorm/fold.hpp>
 #include <batchnorm/format.hpp>
 #include <batchnorm/isa.hpp>
 #include <batchnorm/moments.hpp>
