@@ -4,6 +4,7 @@
 // Every public header that needs nothing optional.
 #include <batchnorm/activation.hpp>
 #include <batchnorm/batch_norm.hpp>
+#include <batchnorm/conventions.hpp>
 #include <batchnorm/element.hpp>
 #include <batchnorm/errors.hpp>
 #include <batchnorm/executor.hpp>
