@@ -10,6 +10,8 @@
 #include <batchnorm/executor.hpp>
 #include <batchnorm/fold.hpp>
 #include <batchnorm/format.hpp>
+#include <batchnorm/gradients.hpp>
+#include <batchnorm/in_place.hpp>
 #include <batchnorm/isa.hpp>
 #include <batchnorm/moments.hpp>
 #include <batchnorm/normalize.hpp>
