@@ -4,9 +4,11 @@
 // Every public header that needs nothing optional. Files are a matter of their own: checkpoint.hpp (with zlib), npy/npy.hpp.
 #include <batchnorm/activation.hpp>
 #include <batchnorm/batch_norm.hpp>
+#include <batchnorm/conventions.hpp>
 #include <batchnorm/element.hpp>
 #include <batchnorm/errors.hpp>
 #include <batchnorm/executor.hpp>
+#include <batchnorm/fold.hpp>
 #include <batchnorm/format.hpp>
 #include <batchnorm/gradients.hpp>
 #include <batchnorm/in_place.hpp>
