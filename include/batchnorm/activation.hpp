@@ -2,8 +2,10 @@
 #pragma once
 
 #include <concepts>
+#include <cstdint>
 
 #include <batchnorm/cpu/vec.hpp>
+#include <batchnorm/element.hpp>
 #include <batchnorm/tensor.hpp>
 
 namespace batchnorm {
@@ -13,7 +15,15 @@ namespace batchnorm {
 //   template <class V> V operator()(const V& z) const;
 //
 // where V is a vector of float or double (cpu/vec.hpp) with + - * and comparisons, always inlined into the kernels. It sees
-// the normalised value before its one rounding to T. Another activation is another such class, nothing else changes.
+// the normalised value before its one rounding to T. To be trained through, an activation of two linear pieces has two more,
+//
+//   template <class V> cpu::MaskOf<V> passes(const V& y) const;                            which piece, from y as rounded to T
+//   template <class V> V gradient(const V& dy, const cpu::MaskOf<V>& passes) const;        dz from dy
+//
+// and it may have more: `const char* problem() const`, null or why it cannot be trained through as it is;
+// `template <class V> V inverse(const V& y) const` with `double least_slope() const`, so that it can be undone (in_place.hpp);
+// and `template <class Scalar> A computed_in() const`, the activation with its constants rounded to the computing type, which
+// sums of double go by. Another activation is another such class, nothing else changes.
 
 /// y = z
 struct Identity {
@@ -23,21 +33,54 @@ struct Identity {
   }
 };
 
-/// y = max(z, 0); 0 for -0, NaN for NaN.
+/// y = max(z, 0); 0 for -0, NaN for NaN. dz = dy where y > 0 or y is NaN, else 0: at 0 the gradient is 0.
 struct Relu {
   template <class V>
   BATCHNORM_INLINE V operator()(const V& z) const {
     return select(z <= V::zero(), V::zero(), z);
   }
+  template <class V>
+  BATCHNORM_INLINE cpu::MaskOf<V> passes(const V& y) const {
+    return !(y <= V::zero());
+  }
+  template <class V>
+  BATCHNORM_INLINE V gradient(const V& dy, const cpu::MaskOf<V>& passes) const {
+    return select(passes, dy, V::zero());
+  }
 };
 
-/// y = z for z >= 0, slope * z below; NaN for NaN.
+/// y = z for z >= 0, slope * z below; NaN for NaN. dz = dy where y > 0 or y is NaN, else slope * dy; to be trained through,
+/// slope must be at least 0 (otherwise y > 0 does not tell the piece).
 struct LeakyRelu {
   double slope = 0.01;
 
   template <class V>
   BATCHNORM_INLINE V operator()(const V& z) const {
-    return select(z < V::zero(), z * V::broadcast(static_cast<typename V::scalar>(slope)), z);
+    return select(z < V::zero(), z * factor<V>(), z);
+  }
+  template <class V>
+  BATCHNORM_INLINE cpu::MaskOf<V> passes(const V& y) const {
+    return !(y <= V::zero());
+  }
+  template <class V>
+  BATCHNORM_INLINE V gradient(const V& dy, const cpu::MaskOf<V>& passes) const {
+    return select(passes, dy, dy * factor<V>());
+  }
+  template <class V>
+  BATCHNORM_INLINE V inverse(const V& y) const {
+    return select(y < V::zero(), y / factor<V>(), y);
+  }
+  double least_slope() const noexcept { return slope; }
+  const char* problem() const noexcept { return slope >= 0 ? nullptr : "its slope must be at least 0"; }
+  template <class Scalar>
+  LeakyRelu computed_in() const noexcept {
+    return {static_cast<double>(static_cast<Scalar>(slope))};
+  }
+
+ private:
+  template <class V>
+  BATCHNORM_INLINE V factor() const {
+    return V::broadcast(static_cast<typename V::scalar>(slope));
   }
 };
 
@@ -53,7 +96,49 @@ concept Activation = requires(const A& activation, const cpu::vec<float, 16>& z)
   { activation(z) } -> std::same_as<cpu::vec<float, 16>>;
 };
 
+/// An activation that gradients pass through: one with `passes` and `gradient`.
+template <class A>
+concept DifferentiableActivation = Activation<A> &&
+    requires(const A& activation, const cpu::vec<float, 16>& y, const cpu::MaskOf<cpu::vec<float, 16>>& passes) {
+  { activation.passes(y) } -> std::same_as<cpu::MaskOf<cpu::vec<float, 16>>>;
+  { activation.gradient(y, passes) } -> std::same_as<cpu::vec<float, 16>>;
+};
+
+/// Bytes of the mask that training stores of a tensor of that shape: 1 bit per element. Bit i % 8, counted from the least, of
+/// byte i / 8 is set where element i passes the activation, the elements in the memory order of a dense tensor laid out like x
+/// (NumPy: packbits(y > 0, bitorder="little")). Bits behind the last element are 0.
+/// @throws ShapeError   negative extent or overflow
+inline std::int64_t mask_bytes(const Shape& shape) { return (element_count(shape) + 7) / 8; }
+
+/// To backward: dy comes through the activation, whose pieces the mask of the forward pass tells.
+template <DifferentiableActivation A>
+struct ThroughMask {
+  TensorView<const std::uint8_t> mask;  ///< [mask_bytes(shape of x)]
+  A activation{};
+};
+
+/// To backward: dy comes through the activation, whose pieces y tells: no mask is stored, y is read once more.
+template <Element T, DifferentiableActivation A>
+struct ThroughOutput {
+  TensorView<const T> y;  ///< shape of x
+  A activation{};
+};
+
 namespace detail {
+
+/// Null, or what keeps gradients from passing an activation.
+template <class A>
+const char* problem_of(const A& activation) noexcept {
+  if constexpr (requires { activation.problem(); }) return activation.problem();
+  return nullptr;
+}
+
+/// The activation as it is computed in Scalar.
+template <class Scalar, class A>
+A computed_in(const A& activation) noexcept {
+  if constexpr (requires { activation.template computed_in<Scalar>(); }) return activation.template computed_in<Scalar>();
+  return activation;
+}
 
 /// An epilogue taken apart: an activation, and a residual that may be absent.
 template <class E>

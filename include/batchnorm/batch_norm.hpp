@@ -3,6 +3,7 @@
 
 #include <batchnorm/activation.hpp>
 #include <batchnorm/executor.hpp>
+#include <batchnorm/gradients.hpp>
 #include <batchnorm/normalize.hpp>
 #include <batchnorm/options.hpp>
 
@@ -26,6 +27,7 @@ struct OutputViews {
   TensorView<P> batch_variance{};
   TensorView<P> reserve_space_1{};
   TensorView<P> reserve_space_2{};
+  TensorView<std::uint8_t> mask{};  ///< [mask_bytes(shape of x)] which elements pass the activation, for backward
 };
 
 inline namespace BATCHNORM_KERNELS {
@@ -33,8 +35,8 @@ namespace arguments {
 
 /// The number of channels of x, once x itself is found right: nothing is allocated for an x that is not.
 template <Element T>
-std::int64_t channels_of(const TensorView<const T>& x, Format format) {
-  return Arguments("batchnorm::BatchNorm", x, format).channels();
+std::int64_t channels_of(const TensorView<const T>& x, Format format, std::string_view call = "batchnorm::BatchNorm") {
+  return Arguments(call, x, format).channels();
 }
 
 /// The statistics that an inference is given.
@@ -55,9 +57,9 @@ void infer(const cpu::Machine& machine, const Arguments& arguments, const Checke
     }
   };
   if (arguments.empty()) return copy_statistics();
-  cpu::normalize_with(machine, checked.input, checked.output, [&](const auto& coefficients) {
+  cpu::sweep(machine, checked.work, [&](const auto& coefficients) {
     copy_statistics();
-    using Compute = std::remove_reference_t<decltype(*coefficients.center)>;
+    using Compute = std::remove_reference_t<decltype(*coefficients.array[0])>;
     cpu::run(machine.isa, cpu::ConstantCoefficients<Compute, P>{given.mean, given.variance, to.scale, to.bias, to.epsilon,
                                                                 arguments.channels(), coefficients});
   });
@@ -137,6 +139,43 @@ class BatchNorm {
     return y;
   }
 
+  /// The gradients of y by x, scale and bias, owned (gradients.hpp): dy and x as in the forward pass, mean and variance its
+  /// reserve_space_1 and _2.
+  template <GradientPath<T> G = Identity>
+  Gradients<T, P> backward(TensorView<const T> dy, TensorView<const T> x, TensorView<const P> scale, TensorView<const P> mean,
+                           TensorView<const P> variance, const G& through = {}, const CallOptions& call = {}) const {
+    const Shape channels{arguments::channels_of(x, F, "batchnorm::BatchNorm::backward")};
+    Gradients<T, P> out{Tensor<T>(x.shape()), Tensor<P>(channels), Tensor<P>(channels)};
+    batch_norm_backward<T, P>(F, options_, dy, x, scale, mean, variance, {out.dx, out.dscale, out.dbias}, through, call);
+    return out;
+  }
+
+  /// All gradients that `out` names, into the caller's buffers.
+  template <GradientPath<T> G = Identity>
+  void backward(TensorView<const T> dy, TensorView<const T> x, TensorView<const P> scale, TensorView<const P> mean,
+                TensorView<const P> variance, const GradientViews<T, P>& out, const G& through = {},
+                const CallOptions& call = {}) const {
+    batch_norm_backward<T, P>(F, options_, dy, x, scale, mean, variance, out, through, call);
+  }
+
+  /// The gradients of sum(ddx * dx) + sum(ddscale * dscale) + sum(ddbias * dbias) by x, dy and scale, owned (gradients.hpp).
+  DoubleGradients<T, P> double_backward(TensorView<const T> x, TensorView<const T> dy, TensorView<const P> scale,
+                                        TensorView<const P> mean, TensorView<const P> variance, TensorView<const T> ddx,
+                                        TensorView<const P> ddscale, TensorView<const P> ddbias,
+                                        const CallOptions& call = {}) const {
+    const Shape channels{arguments::channels_of(x, F, "batchnorm::BatchNorm::double_backward")};
+    DoubleGradients<T, P> out{Tensor<T>(x.shape()), Tensor<T>(x.shape()), Tensor<P>(channels)};
+    double_backward(x, dy, scale, mean, variance, ddx, ddscale, ddbias, {out.dx, out.ddy, out.dscale}, call);
+    return out;
+  }
+
+  /// All that `out` names, into the caller's buffers.
+  void double_backward(TensorView<const T> x, TensorView<const T> dy, TensorView<const P> scale, TensorView<const P> mean,
+                       TensorView<const P> variance, TensorView<const T> ddx, TensorView<const P> ddscale,
+                       TensorView<const P> ddbias, const DoubleGradientViews<T, P>& out, const CallOptions& call = {}) const {
+    batch_norm_double_backward<T, P>(F, options_, x, dy, scale, mean, variance, ddx, ddscale, ddbias, out, call);
+  }
+
  private:
   Options options_;
 };
@@ -145,17 +184,24 @@ class BatchNorm {
 
 inline namespace BATCHNORM_KERNELS {
 
-template <Element T, ParameterOf<T> P, Epilogue<T> E>
-void batch_norm(Format format, const Options& options, std::type_identity_t<TensorView<const T>> x,
-                std::type_identity_t<TensorView<const P>> scale, std::type_identity_t<TensorView<const P>> bias,
-                std::type_identity_t<TensorView<P>> mean, std::type_identity_t<TensorView<P>> variance,
-                const OutputViews<T, P>& out, const E& epilogue, const CallOptions& call) {
+namespace arguments {
+
+/// The operator, with or without a mask to write.
+template <bool writes_mask, Element T, ParameterOf<T> P, Epilogue<T> E>
+void forward(Format format, const Options& options, const TensorView<const T>& x, const TensorView<const P>& scale,
+             const TensorView<const P>& bias, const TensorView<P>& mean, const TensorView<P>& variance,
+             const OutputViews<T, P>& out, const E& epilogue, const CallOptions& call) {
   constexpr std::string_view name = "batchnorm::BatchNorm";
-  arguments::check_options(name, options);
-  arguments::Arguments arguments(name, x, format);
-  const arguments::NormalizeArguments<T, E> checked(arguments, x, out.output_x, epilogue);
+  Arguments arguments(name, x, format, Replaceable::yes, output_replaces);
+  NormalizeArguments<T, E, writes_mask> checked(arguments, x, out.output_x, epilogue);
+  unsigned char* mask = nullptr;
+  if constexpr (writes_mask) {
+    arguments.check_trainable(checked.work.operation.activation);
+    mask = arguments.mask(out.mask);
+    checked.work.bits = {nullptr, mask, arguments.geometry().elements()};
+  }
   cpu::ChannelArguments<P> channels;
-  arguments::Constants<P> constants;
+  Constants<P> constants;
   channels.scale = arguments.channel_vector("scale", scale);
   channels.bias = arguments.channel_vector("bias", bias);
   channels.batch_mean[0] = arguments.channel_vector("batch_mean", out.batch_mean);
@@ -172,18 +218,38 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
     constants.variance = arguments.channel_vector("variance", TensorView<const P>(variance));
   }
   channels.epsilon = options.epsilon;
-  channels.momentum = arguments::momentum_of(name, options, call);
+  channels.momentum = momentum_of(name, options, call);
   arguments.check_overlap();
-  const cpu::Machine machine = arguments::machine_of(call);
+  const cpu::Machine machine = machine_of(call);
   if (options.is_training && arguments.empty()) {
     channels.write_empty_batch(arguments.channels());
   } else if (options.is_training) {
-    channels.variance_factor = arguments::variance_factor(options, arguments.geometry().values());
+    channels.variance_factor = variance_factor(options, arguments.geometry().values());
     channels.keeps_if_not_finite = options.not_finite == NotFinite::keep;
-    cpu::train(machine, checked.input, checked.output, channels);
+    cpu::train(machine, checked.work, channels);
   } else {
-    arguments::infer(machine, arguments, checked, channels, constants);
+    infer(machine, arguments, checked, channels, constants);
   }
+  cpu::clear_behind_last(mask, arguments.geometry().elements());
+}
+
+}  // namespace arguments
+
+template <Element T, ParameterOf<T> P, Epilogue<T> E>
+void batch_norm(Format format, const Options& options, std::type_identity_t<TensorView<const T>> x,
+                std::type_identity_t<TensorView<const P>> scale, std::type_identity_t<TensorView<const P>> bias,
+                std::type_identity_t<TensorView<P>> mean, std::type_identity_t<TensorView<P>> variance,
+                const OutputViews<T, P>& out, const E& epilogue, const CallOptions& call) {
+  constexpr std::string_view name = "batchnorm::BatchNorm";
+  arguments::check_options(name, options);
+  if (out.mask.present()) {
+    if constexpr (DifferentiableActivation<typename detail::EpilogueParts<E>::Activation>) {
+      return arguments::forward<true>(format, options, x, scale, bias, mean, variance, out, epilogue, call);
+    } else {
+      detail::fail<ValueError>(std::string(name) + ": mask is given, but the epilogue has no activation that fills one");
+    }
+  }
+  arguments::forward<false>(format, options, x, scale, bias, mean, variance, out, epilogue, call);
 }
 
 }  // namespace BATCHNORM_KERNELS

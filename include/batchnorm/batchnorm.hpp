@@ -8,6 +8,8 @@
 #include <batchnorm/errors.hpp>
 #include <batchnorm/executor.hpp>
 #include <batchnorm/format.hpp>
+#include <batchnorm/gradients.hpp>
+#include <batchnorm/in_place.hpp>
 #include <batchnorm/isa.hpp>
 #include <batchnorm/moments.hpp>
 #include <batchnorm/normalize.hpp>

@@ -32,6 +32,12 @@ concept ParameterOf = Element<T> && Element<P> &&
 template <Element T>
 using compute_t = std::conditional_t<std::same_as<T, double>, double, float>;
 
+/// The same number as a double.
+template <Element T>
+double widened(const T& value) noexcept {
+  return static_cast<double>(static_cast<compute_t<T>>(value));
+}
+
 /// "float", "double", "half", "bfloat16".
 template <Element T>
 constexpr std::string_view element_name() noexcept {

@@ -89,13 +89,6 @@ inline double variance_factor(const Options& options, std::int64_t m) noexcept {
   return static_cast<double>(m) / static_cast<double>((std::max<std::int64_t>)(m - 1, 1));
 }
 
-template <class T>
-cpu::Input<std::remove_const_t<T>> input_of(const Arguments& arguments, const TensorView<T>& x, bool is_overwritten) noexcept {
-  const cpu::Pitch pitch = arguments.pitch(x);
-  return {arguments.geometry(), x.data(), pitch, cpu::partition_of<std::remove_const_t<T>>(arguments.geometry(), pitch),
-          is_overwritten};
-}
-
 }  // namespace arguments
 
 template <Element T>
@@ -103,7 +96,7 @@ Moments moments(TensorView<const T> x, Format format, const CallOptions& call) {
   const arguments::Arguments arguments("batchnorm::moments", x, format);
   Moments result(arguments.channels());
   if (arguments.empty()) return result;
-  cpu::collect_moments(arguments::machine_of(call), arguments::input_of(arguments, x, false), result.mean.data(),
+  cpu::collect_moments(arguments::machine_of(call), arguments.geometry(), arguments.x(x), result.mean.data(),
                        result.mean_low.data(), result.m2.data());
   result.count = arguments.geometry().values();
   return result;
@@ -137,7 +130,7 @@ namespace arguments {
 /// Moments in arrays that kernels may read in whole vectors.
 inline cpu::MomentSums padded_copy(const Moments& moments, const cpu::ChannelScratch& to,
                                    const cpu::Scratch& scratch) noexcept {
-  const cpu::MomentSums sums = to.moments(scratch, 0);
+  const cpu::MomentSums sums(to.in(scratch));
   std::fill_n(sums.mean, 4 * to.stride, 0.0);
   std::copy(moments.mean.begin(), moments.mean.end(), sums.mean);
   std::copy(moments.mean_low.begin(), moments.mean_low.end(), sums.mean_low);
@@ -171,10 +164,8 @@ void finalize(const Moments& moments, const Options& options, const StatisticsVi
   cpu::Scratch scratch;
   const auto part = cpu::ChannelScratch::reserve(scratch, moments.channels(), 4);
   scratch.allocate();
-  cpu::run(
-      isa,
-      cpu::FinalizeChannels<double, P>{
-          arguments::padded_copy(moments, part, scratch), moments.channels(), moments.count, to, {nullptr, nullptr, nullptr}});
+  cpu::run(isa, cpu::FinalizeChannels<double, P>{
+                    arguments::padded_copy(moments, part, scratch), moments.channels(), moments.count, to, {}});
 }
 
 }  // namespace BATCHNORM_KERNELS

@@ -31,27 +31,25 @@ void normalize(TensorView<const T> x, Format format, const Moments& moments, Ten
 
 namespace arguments {
 
-/// The arguments of `normalize`, checked, in the form that the kernels take.
-template <Element T, Epilogue<T> E>
+/// x and y, checked, and how one becomes the other: y = epilogue(normalised x), with the mask that is asked for.
+template <Element T, Epilogue<T> E, bool writes_mask = false>
 struct NormalizeArguments {
   using Parts = batchnorm::detail::EpilogueParts<E>;
-  using Output = cpu::Output<T, typename Parts::Activation, Parts::adds_residual>;
+  using Work = cpu::Elementwise<T, cpu::Normalization<T, typename Parts::Activation, Parts::adds_residual, writes_mask>>;
 
-  cpu::Input<T> input;
-  Output output;
+  Work work{};
 
   NormalizeArguments(Arguments& arguments, const TensorView<const T>& x, const TensorView<T>& y, const E& epilogue) {
-    output.y = y.data();
-    output.pitch = arguments.tensor("output_x", y);
-    output.residual = nullptr;
-    output.normalization.activation = Parts::activation(epilogue);
-    if constexpr (Parts::adds_residual) {
-      output.residual_pitch = arguments.tensor("residual", epilogue.residual);
-      output.residual = epilogue.residual.data();
-    }
-    if (!arguments.empty()) input = input_of(arguments, x, y.data() == x.data());
+    work.operation.activation = Parts::activation(epilogue);
+    work.out.of[0] = arguments.tensor("output_x", y);
+    if constexpr (Parts::adds_residual) work.in.of[1] = arguments.tensor("residual", epilogue.residual, Replaceable::yes);
+    if (arguments.empty()) return;
+    work.geometry = arguments.geometry();
+    work.in.of[0] = arguments.x(x);
   }
 };
+
+inline constexpr std::string_view output_replaces = "output_x in the place of x or of the residual";
 
 }  // namespace arguments
 
@@ -62,7 +60,7 @@ void normalize(TensorView<const T> x, Format format, std::type_identity_t<Tensor
                const E& epilogue, const CallOptions& call) {
   constexpr std::string_view name = "batchnorm::normalize";
   arguments::check_epsilon(name, epsilon);
-  arguments::Arguments arguments(name, x, format);
+  arguments::Arguments arguments(name, x, format, arguments::Replaceable::yes, arguments::output_replaces);
   const arguments::NormalizeArguments<T, E> checked(arguments, x, y, epilogue);
   arguments.check_present("mean", mean.present(), "normalize needs it");
   arguments.check_present("variance", variance.present(), "normalize needs it");
@@ -73,7 +71,7 @@ void normalize(TensorView<const T> x, Format format, std::type_identity_t<Tensor
   arguments.check_overlap();
   const cpu::Machine machine = arguments::machine_of(call);
   if (arguments.empty()) return;
-  cpu::normalize_with(machine, checked.input, checked.output, [&](const cpu::Coefficients<compute_t<T>>& coefficients) {
+  cpu::sweep(machine, checked.work, [&](const cpu::NormalizationCoefficients<compute_t<T>>& coefficients) {
     cpu::run(machine.isa, cpu::ConstantCoefficients<compute_t<T>, P>{mean_data, variance_data, scale_data, bias_data, epsilon,
                                                                      arguments.channels(), coefficients});
   });
@@ -85,7 +83,7 @@ void normalize(TensorView<const T> x, Format format, const Moments& moments, Ten
                const E& epilogue, const CallOptions& call) {
   constexpr std::string_view name = "batchnorm::normalize";
   arguments::check_epsilon(name, epsilon);
-  arguments::Arguments arguments(name, x, format);
+  arguments::Arguments arguments(name, x, format, arguments::Replaceable::yes, arguments::output_replaces);
   const arguments::NormalizeArguments<T, E> checked(arguments, x, y, epilogue);
   cpu::ChannelArguments<P> channels;
   channels.scale = arguments.channel_vector("scale", scale);
@@ -98,7 +96,7 @@ void normalize(TensorView<const T> x, Format format, const Moments& moments, Ten
   cpu::Scratch scratch;
   const auto part = cpu::ChannelScratch::reserve(scratch, moments.channels(), 4);
   scratch.allocate();
-  cpu::normalize_with(machine, checked.input, checked.output, [&](const cpu::Coefficients<compute_t<T>>& coefficients) {
+  cpu::sweep(machine, checked.work, [&](const cpu::NormalizationCoefficients<compute_t<T>>& coefficients) {
     cpu::run(machine.isa, cpu::FinalizeChannels<compute_t<T>, P>{arguments::padded_copy(moments, part, scratch),
                                                                  moments.channels(), moments.count, channels, coefficients});
   });

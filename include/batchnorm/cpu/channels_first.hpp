@@ -5,6 +5,7 @@
 
 #include <numeric>
 
+#include <batchnorm/cpu/columns.hpp>
 #include <batchnorm/cpu/problem.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
@@ -13,154 +14,192 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 struct ColumnScratch {
   static constexpr std::int64_t positions = 4096;
   static constexpr std::int64_t stride = positions + channel_padding;
-  double* pivot;
-  double* sum;
-  double* sum_sq;
-
-  static ColumnScratch at(double* memory) noexcept { return {memory, memory + stride, memory + 2 * stride}; }
 };
 
 /// Sums of blocks of a channels-first tensor.
-template <Element T>
+template <Element T, class Statistic>
 class PlaneBlocks {
  public:
-  PlaneBlocks(const Machine& machine, const Input<T>& input) noexcept : machine_(machine), input_(input) {}
+  using Summation = typename Statistic::Summation;
+  using Arrays = SumArrays<Summation>;
 
-  /// Pivot and sums of one block for channels [first, first + channels). `columns` is needed for the column form only.
-  void sums(std::int64_t index, std::int64_t first, std::int64_t channels, const BlockSums& to,
-            const ColumnScratch& columns) const noexcept {
-    const Block block = block_at(input_.geometry, input_.partition, index);
-    std::fill_n(to.sum, padded(channels), 0.0);
-    std::fill_n(to.sum_sq, padded(channels), 0.0);
-    std::fill_n(to.pivot, padded(channels), 0.0);
-    for (std::int64_t c = 0; c < channels; ++c) {
-      to.pivot[c] = pivot_of(*input_.at(block.first_image, first + c, block.first_position));
-    }
-    add(block, first, channels, to, columns);
-    if constexpr (std::same_as<T, double>) {
-      run(machine_.isa, RefinePivots{to, channels, block.values()});
-      add(block, first, channels, to, columns);
-    }
+  PlaneBlocks(const Machine& machine, const Reduction<T, Statistic>& reduction) noexcept
+      : machine_(machine), reduction_(reduction) {}
+
+  /// Doubles of scratch memory that `sums` needs.
+  std::int64_t scratch_doubles() const noexcept {
+    return reduction_.partition.columns ? Arrays::count * ColumnScratch::stride : 0;
+  }
+
+  /// Constants and sums of one block for channels [first, first + channels).
+  void sums(std::int64_t index, std::int64_t first, std::int64_t channels, const Arrays& to, double* scratch) const noexcept {
+    const Block block = block_at(reduction_.geometry, reduction_.partition, index);
+    for (double* constant : to.constant) std::fill_n(constant, padded(channels), 0.0);
+    for (double* sum : to.sum) std::fill_n(sum, padded(channels), 0.0);
+    reduction_.statistic.begin(machine_.isa, reduction_, block, first, channels, to);
+    add(block, first, channels, to, scratch);
+    if (reduction_.statistic.refine(machine_.isa, block, channels, to)) add(block, first, channels, to, scratch);
   }
 
  private:
-  void add(const Block& block, std::int64_t first, std::int64_t channels, const BlockSums& to,
-           const ColumnScratch& columns) const noexcept {
-    if (input_.partition.columns) {
-      add_columns(block, first, channels, to, columns);
-    } else {
-      run(machine_.isa, PlaneSums<T>{input_.at(block.first_image, first, block.first_position), input_.pitch.outer,
-                                     input_.pitch.channel, block.images, channels, block.length, to.pivot, to.sum, to.sum_sq});
-    }
+  void add(const Block& block, std::int64_t first, std::int64_t channels, const Arrays& to, double* scratch) const noexcept {
+    const Geometry& g = reduction_.geometry;
+    if (reduction_.partition.columns) return add_columns(block, first, channels, to, scratch);
+    SumPlanes<T, Summation> kernel{};
+    kernel.summation = reduction_.statistic.summation;
+    kernel.in = reduction_.in.at(block.first_image, first, block.first_position);
+    reduction_.in.copy_outer(kernel.batch_stride);
+    reduction_.in.copy_channel(kernel.channel_stride);
+    kernel.images = block.images;
+    kernel.channels = channels;
+    kernel.length = block.length;
+    kernel.bits = reduction_.bit_reader();
+    kernel.first_bit = g.index(block.first_image, first, block.first_position);
+    kernel.batch_bits = g.c * g.s;
+    kernel.channel_bits = g.s;
+    kernel.arrays = to;
+    run(machine_.isa, kernel);
   }
 
   /// Tiles of channels that stay in L2 while they are summed down the images, each prefetched in memory order.
-  void add_columns(const Block& block, std::int64_t first, std::int64_t channels, const BlockSums& to,
-                   const ColumnScratch& scratch) const noexcept {
-    const std::int64_t s = input_.geometry.s;
+  void add_columns(const Block& block, std::int64_t first, std::int64_t channels, const Arrays& to,
+                   double* scratch) const noexcept {
+    const Geometry& g = reduction_.geometry;
+    const std::int64_t s = g.s;
     const std::int64_t tile_bytes = 64 << 10;
-    const std::int64_t channel_bytes = block.images * s * static_cast<std::int64_t>(sizeof(T));
+    const std::int64_t channel_bytes = block.images * s * static_cast<std::int64_t>(sizeof(T)) * Summation::inputs;
     const std::int64_t most = (std::min)(tile_bytes / channel_bytes, ColumnScratch::positions / s);
     const std::int64_t tile = (std::min)(channels, (std::max<std::int64_t>)(1, most));
+    const Arrays wide = Arrays::in(scratch, ColumnScratch::stride);
+    SumColumns<T, Summation> kernel{};
+    kernel.summation = reduction_.statistic.summation;
+    reduction_.in.copy_outer(kernel.row_stride);
+    kernel.rows = block.images;
+    kernel.bits = reduction_.bit_reader();
+    kernel.row_bits = g.c * s;
+    kernel.arrays = wide;
     for (std::int64_t c = 0; c < channels; c += tile) {
-      const std::int64_t some = (std::min)(tile, channels - c);
-      for (std::int64_t i = 0; i < some; ++i) std::fill_n(scratch.pivot + i * s, s, to.pivot[c + i]);
-      std::fill_n(scratch.pivot + some * s, channel_padding, 0.0);
-      std::fill_n(scratch.sum, some * s + channel_padding, 0.0);
-      std::fill_n(scratch.sum_sq, some * s + channel_padding, 0.0);
-      Prefetcher<T> ahead;
-      if (c + some < channels) {
-        const std::int64_t next = (std::min)(tile, channels - c - some);
-        ahead = Prefetcher<T>(input_.at(block.first_image, first + c + some), input_.pitch.outer, block.images, next * s);
+      const std::int64_t some = (std::min)(tile, channels - c), next = (std::min)(tile, channels - c - some);
+      for (int j = 0; j < Summation::constants; ++j) {
+        for (std::int64_t i = 0; i < some; ++i) std::fill_n(wide.constant[j] + i * s, s, to.constant[j][c + i]);
+        std::fill_n(wide.constant[j] + some * s, channel_padding, 0.0);
       }
-      run(machine_.isa, ColumnSums<T>{input_.at(block.first_image, first + c), input_.pitch.outer, block.images, some * s,
-                                      safe_rows(block, first + c + some), scratch.pivot, scratch.sum, scratch.sum_sq, ahead});
-      run(machine_.isa, SegmentSums{scratch.sum, some, s, to.sum + c});
-      run(machine_.isa, SegmentSums{scratch.sum_sq, some, s, to.sum_sq + c});
+      for (double* sum : wide.sum) std::fill_n(sum, some * s + channel_padding, 0.0);
+      kernel.in = reduction_.in.at(block.first_image, first + c);
+      kernel.columns = some * s;
+      kernel.safe_rows = safe_rows(block, first + c + some);
+      kernel.first_bit = g.index(block.first_image, first + c);
+      kernel.ahead = {};
+      for (int j = 0; j < Summation::inputs && next > 0; ++j) {
+        kernel.ahead[static_cast<std::size_t>(j)] =
+            Prefetcher<T>(kernel.in.p[j] + some * s, kernel.row_stride[j], block.images, next * s);
+      }
+      run(machine_.isa, kernel);
+      for (int j = 0; j < Summation::sums; ++j) run(machine_.isa, SumSegments{wide.sum[j], some, s, to.sum[j] + c});
     }
   }
 
   /// Images of the block in which a vector may reach past the last value of the channel before `end`.
   std::int64_t safe_rows(const Block& block, std::int64_t end) const noexcept {
-    if (input_.is_overwritten) return 0;
-    const Geometry& g = input_.geometry;
+    if (reduction_.is_overwritten) return 0;
+    const Geometry& g = reduction_.geometry;
     constexpr std::int64_t reach = pair_of<64> - 1;
     if ((g.c - end) * g.s >= reach) return block.images;
-    const bool is_dense = input_.pitch.outer == g.c * g.s;
+    const bool is_dense = reduction_.in.all_outer(g.c * g.s);
     const bool next_image_follows = block.first_image + block.images < g.n;
     if (!is_dense || g.c * g.s < reach) return 0;
     return next_image_follows ? block.images : block.images - 1;
   }
 
   Machine machine_;
-  Input<T> input_;
+  Reduction<T, Statistic> reduction_;
 };
 
-/// Normalises pieces of a channels-first tensor.
-template <Element T, class Activation, bool adds_residual>
+/// An operation on pieces of a channels-first tensor.
+template <Element T, class Operation>
 class PlaneSweep {
  public:
-  using Compute = compute_t<T>;
+  using Constants = Coefficients<compute_t<T>, Operation::coefficients>;
+  using Work = Elementwise<T, Operation>;
 
-  PlaneSweep(const Machine& machine, const Input<T>& input, const Output<T, Activation, adds_residual>& output,
-             bool streams) noexcept
-      : machine_(machine), input_(input), output_(output), streams_(streams) {}
+  PlaneSweep(const Machine& machine, const Work& work, bool streams) noexcept
+      : machine_(machine), work_(work), streams_(streams) {}
 
   /// Channels of an image without gaps between them.
-  static bool is_gapless(const Input<T>& input, const Output<T, Activation, adds_residual>& output) noexcept {
-    const std::int64_t s = input.geometry.s;
-    return input.pitch.channel == s && output.pitch.channel == s && (!adds_residual || output.residual_pitch.channel == s);
+  static bool is_gapless(const Work& work) noexcept {
+    return work.in.all_channel(work.geometry.s) && work.out.all_channel(work.geometry.s);
   }
 
-  /// Planes of less than a cache line are normalised position by position, with expanded coefficients.
-  static bool needs_positions(const Input<T>& input, const Output<T, Activation, adds_residual>& output) noexcept {
-    return input.geometry.s < line_of<T> && is_gapless(input, output);
-  }
+  /// Planes of less than a cache line are worked on position by position, with expanded coefficients.
+  static bool needs_positions(const Work& work) noexcept { return work.geometry.s < line_of<T> && is_gapless(work); }
 
   /// Channels [first, first + channels) of image n, values [begin, begin + length) of each; the coefficients are those of
   /// `first` on. `ahead`: the channel whose values are prefetched on the way, or -1.
-  void normalize(std::int64_t n, std::int64_t first, std::int64_t channels, std::int64_t begin, std::int64_t length,
-                 const Coefficients<Compute>& coefficients, std::int64_t ahead = -1) const noexcept {
-    const bool gapless = is_gapless(input_, output_) && length == input_.geometry.s;
+  void run_planes(std::int64_t n, std::int64_t first, std::int64_t channels, std::int64_t begin, std::int64_t length,
+                  const Constants& coefficients, std::int64_t ahead = -1) const noexcept {
+    const Geometry& g = work_.geometry;
+    const bool gapless = is_gapless(work_) && length == g.s;
     const bool stream = streams_ && length >= line_of<T>;
     if (stream && !gapless && channels > 1) {
-      for (std::int64_t c = 0; c < channels; ++c) normalize(n, first + c, 1, begin, length, coefficients.at(c));
+      for (std::int64_t c = 0; c < channels; ++c) run_planes(n, first + c, 1, begin, length, coefficients.at(c));
       return;
     }
-    run(machine_.isa,
-        PlaneNormalize<T, Activation, adds_residual>{
-            input_.at(n, first, begin), output_.residual_at(n, first, begin), output_.at(n, first, begin), input_.pitch.channel,
-            output_.residual_pitch.channel, output_.pitch.channel, channels, length, coefficients, output_.normalization,
-            stream, ahead >= 0 && gapless ? input_.at(n, ahead, begin) : nullptr});
+    OperateOnPlanes<T, Operation> kernel{};
+    kernel.operation = work_.operation;
+    kernel.in = work_.in.at(n, first, begin);
+    kernel.out = work_.out.at(n, first, begin);
+    work_.in.copy_channel(kernel.in_stride);
+    work_.out.copy_channel(kernel.out_stride);
+    kernel.channels = channels;
+    kernel.length = length;
+    kernel.coefficients = coefficients;
+    kernel.bits = work_.bits;
+    kernel.first_bit = g.index(n, first, begin);
+    kernel.channel_bits = g.s;
+    kernel.streams = stream;
+    if (ahead >= 0 && gapless) {
+      const auto next = work_.in.at(n, ahead, begin);
+      for (int j = 0; j < Operation::prefetched; ++j) kernel.ahead.p[j] = next.p[j];
+    }
+    run(machine_.isa, kernel);
   }
 
   /// Channels [first, first + channels), without gaps, of all images, with coefficients for each position. `ahead`: the first
   /// of as many channels that are prefetched on the way, or -1.
-  void normalize_positions(std::int64_t first, std::int64_t channels, const Coefficients<Compute>& positions,
-                           std::int64_t ahead) const noexcept {
-    const Geometry& g = input_.geometry;
-    const std::int64_t length = channels * g.s;
-    Prefetcher<T> next;
-    if (ahead >= 0) next = Prefetcher<T>(input_.at(0, ahead), input_.pitch.outer, g.n, (std::min)(channels, g.c - ahead) * g.s);
-    run(machine_.isa,
-        RowNormalize<T, Activation, adds_residual>{input_.at(0, first), output_.residual_at(0, first), output_.at(0, first),
-                                                   input_.pitch.outer, output_.residual_pitch.outer, output_.pitch.outer, g.n,
-                                                   length, length, positions, output_.normalization, streams_, next});
+  void run_positions(std::int64_t first, std::int64_t channels, const Constants& positions, std::int64_t ahead) const noexcept {
+    const Geometry& g = work_.geometry;
+    OperateOnRows<T, Operation> kernel{};
+    kernel.operation = work_.operation;
+    kernel.in = work_.in.at(0, first);
+    kernel.out = work_.out.at(0, first);
+    work_.in.copy_outer(kernel.in_stride);
+    work_.out.copy_outer(kernel.out_stride);
+    kernel.rows = g.n;
+    kernel.length = kernel.period = channels * g.s;
+    kernel.coefficients = positions;
+    kernel.bits = work_.bits;
+    kernel.first_bit = g.index(0, first);
+    kernel.row_bits = g.c * g.s;
+    kernel.streams = streams_;
+    for (int j = 0; j < Operation::prefetched && ahead >= 0; ++j) {
+      kernel.ahead[static_cast<std::size_t>(j)] =
+          Prefetcher<T>(work_.in.of[j].at(0, ahead), work_.in.of[j].pitch.outer, g.n, (std::min)(channels, g.c - ahead) * g.s);
+    }
+    run(machine_.isa, kernel);
   }
 
  private:
   Machine machine_;
-  Input<T> input_;
-  Output<T, Activation, adds_residual> output_;
+  Work work_;
   bool streams_;
 };
 
-/// Normalises a whole channels-first tensor with the coefficients of its channels.
-template <Element T, class Activation, bool adds_residual>
-void sweep_planes(const Machine& machine, const Input<T>& input, const Output<T, Activation, adds_residual>& output,
-                  const Coefficients<compute_t<T>>& coefficients, bool streams) noexcept {
-  const Geometry& g = input.geometry;
-  const PlaneSweep<T, Activation, adds_residual> sweep(machine, input, output, streams);
+/// The operation on a whole channels-first tensor with the coefficients of its channels.
+template <Element T, class Operation>
+void sweep_planes(const Machine& machine, const Elementwise<T, Operation>& work,
+                  const Coefficients<compute_t<T>, Operation::coefficients>& coefficients, bool streams) noexcept {
+  const Geometry& g = work.geometry;
+  const PlaneSweep<T, Operation> sweep(machine, work, streams);
   const std::int64_t task_values = machine.tuning->sweep_task_bytes / static_cast<std::int64_t>(sizeof(T));
   // A task is several images, or several channels of one, or a part of a plane; parts begin at whole lines.
   const std::int64_t images = (std::max<std::int64_t>)(1, task_values / (g.c * g.s));
@@ -168,33 +207,36 @@ void sweep_planes(const Machine& machine, const Input<T>& input, const Output<T,
   const std::int64_t length = g.s <= 2 * task_values ? g.s : task_values / 64 * 64;
   const std::int64_t groups = detail::ceiling(g.c, channels), parts = detail::ceiling(g.s, length);
   const std::int64_t tasks = detail::ceiling(g.n, images) * groups * parts;
-  for_each(machine, machine.workers(input.bytes()), tasks, [&](int, std::int64_t task) {
+  for_each(machine, machine.workers(work.bytes()), tasks, [&](int, std::int64_t task) {
     const std::int64_t part = task % parts, group = task / parts % groups, first_image = task / parts / groups * images;
     const std::int64_t first = group * channels, some = (std::min)(channels, g.c - first);
     const std::int64_t begin = part * length;
     for (std::int64_t n = first_image; n < (std::min)(first_image + images, g.n); ++n) {
-      sweep.normalize(n, first, some, begin, (std::min)(length, g.s - begin), coefficients.at(first));
+      sweep.run_planes(n, first, some, begin, (std::min)(length, g.s - begin), coefficients.at(first));
     }
   });
 }
 
-/// Training, a group of channels at a time: statistics, then normalisation while the group is in cache and the next one is on
-/// its way there.
-template <Element T, Element P, class Activation, bool adds_residual>
-class GroupTraining {
+/// A statistic of a group of channels, then an operation that depends on it, while the group is in cache and the next one is on
+/// its way there. `finish(first, channels, state, coefficients)` turns merged blocks into the coefficients of the operation.
+template <Element T, class Statistic, class Operation, class Finish>
+class GroupWalk {
  public:
   using Compute = compute_t<T>;
+  using Summation = typename Statistic::Summation;
+  using Arrays = SumArrays<Summation>;
+  using Constants = Coefficients<Compute, Operation::coefficients>;
 
-  GroupTraining(const Machine& machine, const Input<T>& input, const Output<T, Activation, adds_residual>& output,
-                const ChannelArguments<P>& arguments, bool streams) noexcept
+  GroupWalk(const Machine& machine, const Reduction<T, Statistic>& reduction, const Elementwise<T, Operation>& work,
+            const Finish& finish, bool streams) noexcept
       : machine_(machine),
-        input_(input),
-        arguments_(arguments),
-        blocks_(machine, input),
-        sweep_(machine, input, output, streams),
-        workers_(machine.workers(input.bytes())),
-        positions_(PlaneSweep<T, Activation, adds_residual>::is_gapless(input, output) &&
-                   (input.geometry.s < line_of<T> || (input.partition.columns && input.geometry.s < positions_below))) {
+        reduction_(reduction),
+        finish_(finish),
+        blocks_(machine, reduction),
+        sweep_(machine, work, streams),
+        workers_(machine.workers(reduction.bytes())),
+        positions_(PlaneSweep<T, Operation>::is_gapless(work) &&
+                   (work.geometry.s < line_of<T> || (reduction.partition.columns && work.geometry.s < positions_below))) {
     choose_group();
   }
 
@@ -206,11 +248,10 @@ class GroupTraining {
     const auto capacity = static_cast<std::int64_t>(workers_);
     for (std::int64_t w = 0; w < capacity; ++w) {
       WorkerParts parts;
-      parts.channels = ChannelScratch::reserve(scratch_, group_, 7);
-      parts.coefficients = CoefficientScratch<Compute>::reserve(scratch_, group_);
-      parts.positions =
-          CoefficientScratch<Compute>::reserve(scratch_, positions_ ? group_ * input_.geometry.s + line_of<T> : 0);
-      parts.columns = scratch_.template reserve<double>(input_.partition.columns ? 3 * ColumnScratch::stride : 0);
+      parts.channels = ChannelScratch::reserve(scratch_, group_, Arrays::count + Statistic::state);
+      parts.coefficients = decltype(parts.coefficients)::reserve(scratch_, group_);
+      parts.positions = decltype(parts.positions)::reserve(scratch_, positions_ ? group_ * geometry().s + line_of<T> : 0);
+      parts.columns = scratch_.template reserve<double>(blocks_.scratch_doubles());
       if (w == 0) first_worker_ = parts;
       if (w == 1) worker_bytes_ = parts.channels.doubles.offset - first_worker_.channels.doubles.offset;
     }
@@ -224,7 +265,7 @@ class GroupTraining {
       std::int64_t group = counter.take();
       while (group < groups()) {
         const std::int64_t next = counter.take();
-        train(group, next, own);
+        run_group(group, next, own);
         group = next;
       }
     };
@@ -236,40 +277,43 @@ class GroupTraining {
   }
 
  private:
-  /// Planes below this size, over several images, are normalised position by position: a line that two channels share comes
-  /// too often for blending.
+  /// Planes below this size, over several images, are worked on position by position: a line that two channels share comes too
+  /// often for blending.
   static constexpr std::int64_t positions_below = 128;
 
   struct WorkerParts {
     ChannelScratch channels;
-    CoefficientScratch<Compute> coefficients, positions;
+    CoefficientScratch<Compute, Operation::coefficients> coefficients, positions;
     Scratch::Part<double> columns;
   };
 
   struct Worker {
-    BlockSums block;
-    MomentSums moments;
-    Coefficients<Compute> coefficients, positions;
-    ColumnScratch columns;
+    Arrays block;
+    ChannelArrays state;
+    Constants coefficients, positions;
+    double* columns;
   };
+
+  const Geometry& geometry() const noexcept { return reduction_.geometry; }
 
   /// The number of channels of a group: as many as the cache share holds, whole cache lines per image where that is possible,
   /// and small enough that every thread gets two.
   void choose_group() noexcept {
-    const Geometry& g = input_.geometry;
+    const Geometry& g = geometry();
     const Tuning& t = *machine_.tuning;
-    const std::int64_t channel_bytes = g.n * g.s * static_cast<std::int64_t>(sizeof(T));
-    const std::int64_t wanted = input_.partition.columns ? t.column_group_bytes : t.plane_group_bytes;
-    const std::int64_t share = workers_ == 1 ? wanted : (std::min)(wanted, input_.bytes() / (2 * workers_));
+    const std::int64_t channel_bytes = g.n * g.s * static_cast<std::int64_t>(sizeof(T)) * Summation::inputs;
+    const std::int64_t wanted = reduction_.partition.columns ? t.column_group_bytes : t.plane_group_bytes;
+    const std::int64_t fair = reduction_.bytes() * Summation::inputs / (2 * workers_);
+    const std::int64_t share = workers_ == 1 ? wanted : (std::min)(wanted, fair);
     const std::int64_t channels = std::clamp<std::int64_t>(share / channel_bytes, 1, g.c);
     const std::int64_t whole_lines = line_of<T> / std::gcd(line_of<T>, g.s);
     group_ = channels >= whole_lines ? channels / whole_lines * whole_lines : channels;
-    if (input_.partition.columns && whole_lines <= g.c && whole_lines * channel_bytes <= 4 * wanted) {
+    if (reduction_.partition.columns && whole_lines <= g.c && whole_lines * channel_bytes <= 4 * wanted) {
       group_ = (std::max)(group_, whole_lines);
     }
   }
 
-  std::int64_t groups() const noexcept { return detail::ceiling(input_.geometry.c, group_); }
+  std::int64_t groups() const noexcept { return detail::ceiling(geometry().c, group_); }
 
   Worker worker_at(int worker) const noexcept {
     WorkerParts parts = first_worker_;
@@ -278,35 +322,40 @@ class GroupTraining {
     parts.coefficients.values.offset += shift;
     parts.positions.values.offset += shift;
     parts.columns.offset += shift;
-    return {parts.channels.block(scratch_), parts.channels.moments(scratch_, 3), parts.coefficients.in(scratch_),
-            parts.positions.in(scratch_), ColumnScratch::at(scratch_[parts.columns])};
+    const ChannelArrays arrays = parts.channels.in(scratch_);
+    return {Arrays::in(arrays.first, arrays.stride),
+            {arrays[Arrays::count], arrays.stride},
+            parts.coefficients.in(scratch_),
+            parts.positions.in(scratch_),
+            scratch_[parts.columns]};
   }
 
-  void train(std::int64_t group, std::int64_t next, const Worker& own) const noexcept {
-    const Geometry& g = input_.geometry;
+  void run_group(std::int64_t group, std::int64_t next, const Worker& own) const noexcept {
+    const Geometry& g = geometry();
     const std::int64_t first = group * group_, channels = (std::min)(group_, g.c - first);
     std::int64_t before = 0;
-    for (std::int64_t b = 0; b < input_.partition.blocks; ++b) {
-      const std::int64_t count = block_at(g, input_.partition, b).values();
+    for (std::int64_t b = 0; b < reduction_.partition.blocks; ++b) {
+      const std::int64_t count = block_at(g, reduction_.partition, b).values();
       blocks_.sums(b, first, channels, own.block, own.columns);
-      run(machine_.isa, MergeBlock{own.moments, own.block, channels, before, count});
+      reduction_.statistic.merge(machine_.isa, own.state, own.block, channels, before, count);
       before += count;
     }
-    run(machine_.isa, FinalizeChannels<Compute, P>{own.moments, channels, before, arguments_.at(first), own.coefficients});
-    if (positions_) expand(own.coefficients, channels, g.s, own.positions, channels * g.s + line_of<T>);
-    const std::int64_t ahead = next < groups() && input_.bytes() > machine_.tuning->l2_bytes ? next * group_ : -1;
+    finish_(first, channels, own.state, own.coefficients);
+    const bool prefetches = next < groups() && reduction_.bytes() * Summation::inputs > machine_.tuning->l2_bytes;
+    const std::int64_t ahead = prefetches ? next * group_ : -1;
     if (positions_) {
-      sweep_.normalize_positions(first, channels, own.positions, ahead);
+      expand(own.coefficients, channels, g.s, own.positions, channels * g.s + line_of<T>);
+      sweep_.run_positions(first, channels, own.positions, ahead);
       return;
     }
-    for (std::int64_t n = 0; n < g.n; ++n) sweep_.normalize(n, first, channels, 0, g.s, own.coefficients, ahead);
+    for (std::int64_t n = 0; n < g.n; ++n) sweep_.run_planes(n, first, channels, 0, g.s, own.coefficients, ahead);
   }
 
   Machine machine_;
-  Input<T> input_;
-  ChannelArguments<P> arguments_;
-  PlaneBlocks<T> blocks_;
-  PlaneSweep<T, Activation, adds_residual> sweep_;
+  Reduction<T, Statistic> reduction_;
+  Finish finish_;
+  PlaneBlocks<T, Statistic> blocks_;
+  PlaneSweep<T, Operation> sweep_;
   int workers_;
   bool positions_;
   std::int64_t group_ = 1;

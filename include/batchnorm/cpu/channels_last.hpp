@@ -3,97 +3,116 @@
 
 // The walk over rows of channels.
 
+#include <batchnorm/cpu/columns.hpp>
 #include <batchnorm/cpu/problem.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
 /// Sums of blocks of a channels-last tensor, rows in memory order.
-template <Element T>
+template <Element T, class Statistic>
 class RowBlocks {
  public:
-  RowBlocks(const Machine& machine, const Input<T>& input) noexcept : machine_(machine), input_(input) {}
+  using Summation = typename Statistic::Summation;
+  using Arrays = SumArrays<Summation>;
 
-  /// Doubles of scratch memory that `sums` needs: pivot and sums of a super-row.
-  std::int64_t scratch_doubles() const noexcept { return input_.partition.super_row == 1 ? 0 : 3 * padded(columns()); }
+  RowBlocks(const Machine& machine, const Reduction<T, Statistic>& reduction) noexcept
+      : machine_(machine), reduction_(reduction) {}
 
-  /// Pivot and sums of one block for all channels.
-  void sums(std::int64_t index, const BlockSums& to, double* scratch) const noexcept {
-    const Block block = block_at(input_.geometry, input_.partition, index);
-    const std::int64_t c = input_.geometry.c;
-    std::fill_n(to.pivot, padded(c), 0.0);
-    for (std::int64_t i = 0; i < c; ++i) to.pivot[i] = pivot_of(*input_.at(block.first_image, i));
-    std::fill_n(to.sum, padded(c), 0.0);
-    std::fill_n(to.sum_sq, padded(c), 0.0);
+  /// Doubles of scratch memory that `sums` needs: the arrays of a super-row.
+  std::int64_t scratch_doubles() const noexcept {
+    return reduction_.partition.super_row == 1 ? 0 : Arrays::count * padded(columns());
+  }
+
+  /// Constants and sums of one block for all channels.
+  void sums(std::int64_t index, const Arrays& to, double* scratch) const noexcept {
+    const Block block = block_at(reduction_.geometry, reduction_.partition, index);
+    const std::int64_t c = reduction_.geometry.c;
+    for (double* constant : to.constant) std::fill_n(constant, padded(c), 0.0);
+    for (double* sum : to.sum) std::fill_n(sum, padded(c), 0.0);
+    reduction_.statistic.begin(machine_.isa, reduction_, block, 0, c, to);
     add(block, to, scratch);
-    if constexpr (std::same_as<T, double>) {
-      run(machine_.isa, RefinePivots{to, c, block.values()});
-      add(block, to, scratch);
-    }
+    if (reduction_.statistic.refine(machine_.isa, block, c, to)) add(block, to, scratch);
   }
 
  private:
-  std::int64_t columns() const noexcept { return input_.partition.super_row * input_.geometry.c; }
+  std::int64_t columns() const noexcept { return reduction_.partition.super_row * reduction_.geometry.c; }
 
-  void add(const Block& block, const BlockSums& to, double* scratch) const noexcept {
-    const std::int64_t k = input_.partition.super_row, c = input_.geometry.c;
+  void add(const Block& block, const Arrays& to, double* scratch) const noexcept {
+    const std::int64_t k = reduction_.partition.super_row, c = reduction_.geometry.c;
     if (k == 1) {
-      add_rows(block.first_image, block.images, c, input_.pitch.outer, to);
+      add_rows(block.first_image, block.images, 1, to);
       return;
     }
-    const BlockSums wide{scratch, scratch + padded(columns()), scratch + 2 * padded(columns())};
-    std::fill_n(wide.pivot, 3 * padded(columns()), 0.0);
-    for (std::int64_t i = 0; i < k; ++i) std::copy_n(to.pivot, c, wide.pivot + i * c);
+    const Arrays wide = Arrays::in(scratch, padded(columns()));
+    std::fill_n(scratch, scratch_doubles(), 0.0);
+    for (int j = 0; j < Summation::constants; ++j) {
+      for (std::int64_t i = 0; i < k; ++i) std::copy_n(to.constant[j], c, wide.constant[j] + i * c);
+    }
     const std::int64_t whole = block.images / k, rest = block.images % k;
-    add_rows(block.first_image, whole, k * c, k * c, wide);
-    if (rest > 0) add_rows(block.first_image + whole * k, rest, c, c, to);
+    add_rows(block.first_image, whole, k, wide);
+    if (rest > 0) add_rows(block.first_image + whole * k, rest, 1, to);
     for (std::int64_t i = 0; i < k; ++i) {
-      for (std::int64_t j = 0; j < c; ++j) {
-        to.sum[j] += wide.sum[i * c + j];
-        to.sum_sq[j] += wide.sum_sq[i * c + j];
+      for (int j = 0; j < Summation::sums; ++j) {
+        for (std::int64_t channel = 0; channel < c; ++channel) to.sum[j][channel] += wide.sum[j][i * c + channel];
       }
     }
   }
 
-  /// `rows` rows of `columns` values from row `first` of x on: tiles of a few rows, so that the accumulators of many columns
-  /// are loaded once for several values, and the memory still sees one row after the other.
-  void add_rows(std::int64_t first, std::int64_t rows, std::int64_t columns, std::int64_t stride,
-                const BlockSums& to) const noexcept {
+  /// `rows` rows of `merged` rows of the tensor each, from row `first` on: tiles of a few rows, so that the sums of many
+  /// columns are loaded once for several values, and the memory still sees one row after the other.
+  void add_rows(std::int64_t first, std::int64_t rows, std::int64_t merged, const Arrays& to) const noexcept {
+    constexpr int inputs = Summation::inputs;
+    const std::int64_t columns = merged * reduction_.geometry.c;
     const std::int64_t tile = std::clamp<std::int64_t>((16 << 10) / (columns * static_cast<std::int64_t>(sizeof(T))), 8, 128);
+    SumColumns<T, Summation> kernel{};
+    kernel.summation = reduction_.statistic.summation;
+    kernel.columns = columns;
+    kernel.bits = reduction_.bit_reader();
+    kernel.row_bits = columns;
+    kernel.arrays = to;
+    reduction_.in.copy_outer(kernel.row_stride);
+    for (std::int64_t& stride : kernel.row_stride) stride *= merged;
     for (std::int64_t r = 0; r < rows; r += tile) {
-      const T* x = input_.at(first, 0) + r * stride;
-      const std::int64_t some = (std::min)(tile, rows - r);
-      Prefetcher<T> ahead;
-      if (r + some < rows) ahead = Prefetcher<T>(x + some * stride, stride, (std::min)(tile, rows - r - some), columns);
-      run(machine_.isa,
-          ColumnSums<T>{x, stride, some, columns, safe_rows(x, some, columns, stride), to.pivot, to.sum, to.sum_sq, ahead});
+      const std::int64_t row = first + r * merged;
+      kernel.in = reduction_.in.at(row, 0);
+      kernel.rows = (std::min)(tile, rows - r);
+      kernel.safe_rows = safe_rows(row, kernel.rows, columns, merged);
+      kernel.first_bit = reduction_.geometry.index(row, 0);
+      const std::int64_t after = (std::min)(tile, rows - r - kernel.rows);
+      for (int j = 0; j < inputs && after > 0; ++j) {
+        kernel.ahead[static_cast<std::size_t>(j)] =
+            Prefetcher<T>(kernel.in.p[j] + kernel.rows * kernel.row_stride[j], kernel.row_stride[j], after, columns);
+      }
+      if (after <= 0) kernel.ahead = {};
+      run(machine_.isa, kernel);
     }
   }
 
-  /// Rows from x on in which a vector may reach past the last column: those after which enough of a dense x follows.
-  std::int64_t safe_rows(const T* x, std::int64_t rows, std::int64_t columns, std::int64_t stride) const noexcept {
-    const Geometry& g = input_.geometry;
-    if (input_.pitch.outer != g.c) return 0;
-    const std::int64_t after_first = input_.x + g.elements() - (x + columns) - (pair_of<64> - 1);
-    return after_first < 0 ? 0 : (std::min)(rows, after_first / stride + 1);
+  /// Rows from row `first` on in which a vector may reach past the last column: those after which enough of dense tensors
+  /// follows.
+  std::int64_t safe_rows(std::int64_t first, std::int64_t rows, std::int64_t columns, std::int64_t merged) const noexcept {
+    const Geometry& g = reduction_.geometry;
+    if (reduction_.is_overwritten || !reduction_.in.all_outer(g.c)) return 0;
+    const std::int64_t after_first = g.elements() - g.index(first, columns) - (pair_of<64> - 1);
+    return after_first < 0 ? 0 : (std::min)(rows, after_first / (merged * g.c) + 1);
   }
 
   Machine machine_;
-  Input<T> input_;
+  Reduction<T, Statistic> reduction_;
 };
 
 /// Rows of a matrix whose positions have coefficients of their own: the rows of a channels-last tensor, or the images of a
 /// channels-first one whose planes are less than a cache line.
-template <Element T, class Activation, bool adds_residual>
+template <Element T, class Operation>
 class RowSweep {
  public:
-  using Compute = compute_t<T>;
+  using Constants = Coefficients<compute_t<T>, Operation::coefficients>;
 
-  RowSweep(const Machine& machine, const Input<T>& input, const Output<T, Activation, adds_residual>& output) noexcept
-      : machine_(machine), input_(input), output_(output), columns_(input.geometry.c * input.geometry.s) {
-    const bool is_dense = input.pitch.outer == columns_ && output.pitch.outer == columns_ &&
-                          (!adds_residual || output.residual_pitch.outer == columns_);
+  RowSweep(const Machine& machine, const Elementwise<T, Operation>& work) noexcept
+      : machine_(machine), work_(work), columns_(work.geometry.c * work.geometry.s) {
+    const bool is_dense = work.in.all_outer(columns_) && work.out.all_outer(columns_);
     // While the coefficients stay in L1 beside x, one long row is best: it has no ends, and memory is read in order.
-    const std::int64_t coefficient_bytes = 3 * columns_ * static_cast<std::int64_t>(sizeof(Compute));
+    const std::int64_t coefficient_bytes = Operation::coefficients * columns_ * static_cast<std::int64_t>(sizeof(compute_t<T>));
     is_flat_ = is_dense && (coefficient_bytes <= 16 << 10 || columns_ % line_of<T> != 0);
     period_ = is_flat_ ? detail::ceiling(least_period, columns_) * columns_ : columns_;
   }
@@ -101,46 +120,49 @@ class RowSweep {
   /// Positions that the expanded coefficients cover: whole rows, and the line behind them that a vector may begin in.
   std::int64_t positions() const noexcept { return period_ + line_of<T>; }
 
-  /// Normalises all rows, in ascending order or from the end in blocks.
-  void normalize(const Coefficients<Compute>& channels, const Coefficients<Compute>& positions, bool streams,
-                 bool reversed) const noexcept {
-    expand(channels, input_.geometry.c, input_.geometry.s, positions, this->positions());
+  /// Fills the coefficients of positions from those of channels.
+  void expand_coefficients(const Constants& channels, const Constants& to) const noexcept {
+    expand(channels, work_.geometry.c, work_.geometry.s, to, positions());
+  }
+
+  /// All rows, in ascending order or from the end in blocks, with expanded coefficients.
+  void run_all(const Constants& coefficients, bool streams, bool reversed) const noexcept {
     const Tuning& t = *machine_.tuning;
     const std::int64_t row_bytes = columns_ * static_cast<std::int64_t>(sizeof(T));
     const std::int64_t task_bytes = reversed ? t.reverse_block_bytes : t.sweep_task_bytes;
     const std::int64_t rows = (std::max<std::int64_t>)(1, task_bytes / row_bytes);
-    const std::int64_t tasks = detail::ceiling(input_.geometry.n, rows);
-    for_each(machine_, machine_.workers(input_.bytes()), tasks, [&](int, std::int64_t task) {
+    const std::int64_t tasks = detail::ceiling(work_.geometry.n, rows);
+    for_each(machine_, machine_.workers(work_.bytes()), tasks, [&](int, std::int64_t task) {
       const std::int64_t first = (reversed ? tasks - 1 - task : task) * rows;
-      normalize_rows(first, (std::min)(rows, input_.geometry.n - first), positions, streams);
+      run_rows(first, (std::min)(rows, work_.geometry.n - first), coefficients, streams);
     });
   }
 
- private:
-  void normalize_rows(std::int64_t first, std::int64_t rows, const Coefficients<Compute>& positions,
-                      bool streams) const noexcept {
+  void run_rows(std::int64_t first, std::int64_t rows, const Constants& coefficients, bool streams) const noexcept {
     const std::int64_t merged = is_flat_ ? rows : 1;  // as one long row
-    run(machine_.isa, RowNormalize<T, Activation, adds_residual>{input_.at(first, 0),
-                                                                 output_.residual_at(first, 0),
-                                                                 output_.at(first, 0),
-                                                                 input_.pitch.outer,
-                                                                 output_.residual_pitch.outer,
-                                                                 output_.pitch.outer,
-                                                                 rows / merged,
-                                                                 merged * columns_,
-                                                                 period_,
-                                                                 positions,
-                                                                 output_.normalization,
-                                                                 streams,
-                                                                 {}});
+    OperateOnRows<T, Operation> kernel{};
+    kernel.operation = work_.operation;
+    kernel.in = work_.in.at(first, 0);
+    kernel.out = work_.out.at(first, 0);
+    work_.in.copy_outer(kernel.in_stride);
+    work_.out.copy_outer(kernel.out_stride);
+    kernel.rows = rows / merged;
+    kernel.length = merged * columns_;
+    kernel.period = period_;
+    kernel.coefficients = coefficients;
+    kernel.bits = work_.bits;
+    kernel.first_bit = work_.geometry.index(first, 0);
+    kernel.row_bits = columns_;
+    kernel.streams = streams;
+    run(machine_.isa, kernel);
   }
 
-  /// Coefficients repeat at least so far apart: a long inner loop, and still 6 KB at most of float.
+ private:
+  /// Coefficients repeat at least so far apart: a long inner loop, and still a few KB at most of float.
   static constexpr std::int64_t least_period = 512;
 
   Machine machine_;
-  Input<T> input_;
-  Output<T, Activation, adds_residual> output_;
+  Elementwise<T, Operation> work_;
   std::int64_t columns_;
   bool is_flat_;
   std::int64_t period_;

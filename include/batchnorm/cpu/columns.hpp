@@ -5,6 +5,7 @@
 // of a channels-first tensor (row = image, column = one value of a run of adjacent planes).
 
 #include <algorithm>
+#include <array>
 
 #include <batchnorm/cpu/runs.hpp>
 
@@ -47,203 +48,257 @@ class Prefetcher {
   std::int64_t offset_ = 0;
 };
 
-/// Adds, for each column, the sums of d and d * d over the rows, d = x - pivot, to sum and sum_sq.
-/// pivot, sum, sum_sq hold `columns` rounded up to whole pairs.
+/// Adds, for each column, the sums over the rows. The arrays hold `columns` rounded up to whole pairs.
 /// The first `safe_rows` rows may be read past their last column, up to a whole pair; what is found there is not used.
-template <Element T>
-struct ColumnSums {
-  const T* x;
-  std::int64_t row_stride, rows, columns, safe_rows;
-  const double* pivot;
-  double* sum;
-  double* sum_sq;
-  Prefetcher<T> ahead;
+template <Element T, class Summation>
+struct SumColumns {
+  static constexpr int inputs = Summation::inputs;
+
+  Summation summation;
+  Pointers<const T, inputs> in;
+  std::int64_t row_stride[inputs];
+  std::int64_t rows, columns, safe_rows;
+  BitReader bits;
+  std::int64_t first_bit, row_bits;
+  SumArrays<Summation> arrays;
+  std::array<Prefetcher<T>, inputs> ahead;
+
+  template <int Bytes>
+  using D = vec<double, Bytes>;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
+    // Two pairs of columns at a time while their constants and sums fit the 16 registers that every instruction set has.
     constexpr std::int64_t pair = pair_of<Bytes>;
-    Prefetcher<T> walk = ahead;
+    constexpr bool two_fit = SumArrays<Summation>::count <= 3;
+    std::array<Prefetcher<T>, inputs> walks = ahead;
     const std::int64_t lines = (rows * pair * static_cast<std::int64_t>(sizeof(T)) + 63) / 64;
     std::int64_t c = 0;
-    for (; c + 2 * pair <= columns; c += 2 * pair) {
-      walk.step(2 * lines);
-      add_columns<Bytes, 2>(c, rows);
+    if constexpr (two_fit) {
+      for (; c + 2 * pair <= columns; c += 2 * pair) {
+        for (auto& walk : walks) walk.step(2 * lines);
+        add_columns<Bytes, 2>(c, rows);
+      }
     }
     for (; c + pair <= columns; c += pair) {
-      walk.step(lines);
+      for (auto& walk : walks) walk.step(lines);
       add_columns<Bytes, 1>(c, rows);
     }
     if (c < columns) {
-      walk.step(lines);
+      for (auto& walk : walks) walk.step(lines);
       const std::int64_t whole = (std::min)(rows, safe_rows);
       add_columns<Bytes, 1>(c, whole);
       for (std::int64_t r = whole; r < rows; ++r) add_last_columns<Bytes>(c, r);
     }
   }
 
+  /// The constants and sums of `Count` vectors of columns.
+  template <int Bytes, int Count>
+  struct Columns {
+    D<Bytes> constant[Count][Summation::constants], sum[Count][Summation::sums];
+
+    BATCHNORM_INLINE void load(const SumArrays<Summation>& from) {
+      BATCHNORM_UNROLL
+      for (int v = 0; v < Count; ++v) {
+        const std::int64_t at = v * D<Bytes>::lanes;
+        BATCHNORM_UNROLL
+        for (int k = 0; k < Summation::constants; ++k) constant[v][k] = D<Bytes>::load(from.constant[k] + at);
+        BATCHNORM_UNROLL
+        for (int k = 0; k < Summation::sums; ++k) sum[v][k] = D<Bytes>::load(from.sum[k] + at);
+      }
+    }
+    BATCHNORM_INLINE void store(const SumArrays<Summation>& to) const {
+      BATCHNORM_UNROLL
+      for (int v = 0; v < Count; ++v) {
+        BATCHNORM_UNROLL
+        for (int k = 0; k < Summation::sums; ++k) sum[v][k].store(to.sum[k] + v * D<Bytes>::lanes);
+      }
+    }
+    BATCHNORM_INLINE void add(const Summation& policy, int v, const D<Bytes> (&loaded)[inputs], std::uint32_t passes) {
+      D<Bytes> factor[Summation::factors];
+      if constexpr (Summation::reads_bits) {
+        policy.form(loaded, constant[v], mask_of<D<Bytes>>(passes), factor);
+      } else {
+        policy.form(loaded, constant[v], MaskOf<D<Bytes>>{}, factor);
+      }
+      policy.add(factor, sum[v]);
+    }
+  };
+
+  BATCHNORM_INLINE std::uint32_t bits_at(std::int64_t r, std::int64_t c) const {
+    if constexpr (Summation::reads_bits) return bits.at(first_bit + r * row_bits + c);
+    return 0;
+  }
+
   /// Pairs pairs of columns at c, over the first `count` rows.
   template <int Bytes, int Pairs>
   BATCHNORM_INLINE void add_columns(std::int64_t c, std::int64_t count) const {
-    using D = vec<double, Bytes>;
     constexpr std::int64_t pair = pair_of<Bytes>;
-    D p[2 * Pairs], s[2 * Pairs], q[2 * Pairs];
-    BATCHNORM_UNROLL
-    for (int k = 0; k < 2 * Pairs; ++k) {
-      p[k] = D::load(pivot + c + k * D::lanes);
-      s[k] = D::load(sum + c + k * D::lanes);
-      q[k] = D::load(sum_sq + c + k * D::lanes);
-    }
-    const T* row = x + c;
-    for (std::int64_t r = 0; r < count; ++r, row += row_stride) {
+    constexpr int lanes = D<Bytes>::lanes;
+    Columns<Bytes, 2 * Pairs> here;
+    here.load(arrays.at(c));
+    auto row = in.at(c);
+    for (std::int64_t r = 0; r < count; ++r, row = row.at(1, row_stride)) {
+      const std::uint32_t passes = bits_at(r, c);
       BATCHNORM_UNROLL
-      for (int k = 0; k < 2 * Pairs; k += 2) {
-        D low, high;
-        load_pair(low, high, row + k / 2 * pair);
-        low = low - p[k];
-        high = high - p[k + 1];
-        s[k] = s[k] + low;
-        s[k + 1] = s[k + 1] + high;
-        q[k] = fma(low, low, q[k]);
-        q[k + 1] = fma(high, high, q[k + 1]);
+      for (int v = 0; v < 2 * Pairs; v += 2) {
+        D<Bytes> low[inputs], high[inputs];
+        BATCHNORM_UNROLL
+        for (int j = 0; j < inputs; ++j) load_pair(low[j], high[j], row.p[j] + v / 2 * pair);
+        here.add(summation, v, low, passes >> (v * lanes));
+        here.add(summation, v + 1, high, passes >> ((v + 1) * lanes));
       }
     }
-    BATCHNORM_UNROLL
-    for (int k = 0; k < 2 * Pairs; ++k) {
-      s[k].store(sum + c + k * D::lanes);
-      q[k].store(sum_sq + c + k * D::lanes);
-    }
+    here.store(arrays.at(c));
   }
 
   /// The last, partial pair of one row, without reading past it.
   template <int Bytes>
   BATCHNORM_INLINE void add_last_columns(std::int64_t c, std::int64_t r) const {
-    using D = vec<double, Bytes>;
-    D d[2];
-    load_pair_first(d[0], d[1], x + r * row_stride + c, columns - c);
+    Columns<Bytes, 2> last;
+    last.load(arrays.at(c));
+    const auto row = in.at(c).at(r, row_stride);
+    D<Bytes> low[inputs], high[inputs];
     BATCHNORM_UNROLL
-    for (int k = 0; k < 2; ++k) {
-      const std::int64_t at = c + k * D::lanes;
-      d[k] = d[k] - D::load(pivot + at);
-      (D::load(sum + at) + d[k]).store(sum + at);
-      fma(d[k], d[k], D::load(sum_sq + at)).store(sum_sq + at);
-    }
+    for (int j = 0; j < inputs; ++j) load_pair_first(low[j], high[j], row.p[j], columns - c);
+    const std::uint32_t passes = bits_at(r, c);
+    last.add(summation, 0, low, passes);
+    last.add(summation, 1, high, passes >> D<Bytes>::lanes);
+    last.store(arrays.at(c));
   }
 };
 
-/// Normalises rows whose position p has the coefficients of position (p mod period): period a multiple of the channels.
-/// The coefficients hold `period` positions and then the first line_of<T> again; period >= line_of<T>, or no row is longer
-/// than the period.
-/// Four rows at a time share what is loaded of the coefficients, where their y begin at the same place of a cache line.
-/// Streaming: whole cache lines go past the caches, the first and last line of a row are stored in part.
+/// Applies an operation to rows whose position p has the coefficients of position (p mod period): period a multiple of the
+/// channels. The coefficients hold `period` positions and then the first line_of<T> again; period >= line_of<T>, or no row is
+/// longer than the period.
+/// Four rows at a time share what is loaded of the coefficients, where their first outputs begin at the same place of a cache
+/// line. Streaming: whole cache lines go past the caches, the first and last line of a row are stored in part.
 /// `ahead` is brought to the second-level cache on the way.
-template <Element T, class Activation, bool adds_residual>
-struct RowNormalize {
-  const T* x;
-  const T* residual;
-  T* y;
-  std::int64_t x_stride, residual_stride, y_stride;  // from row to row
+template <Element T, class Operation>
+struct OperateOnRows {
+  static constexpr int inputs = Operation::inputs;
+  static constexpr int outputs = Operation::outputs;
+
+  Operation operation;
+  Pointers<const T, inputs> in;
+  Pointers<T, outputs> out;
+  std::int64_t in_stride[inputs], out_stride[outputs];  // from row to row
   std::int64_t rows, length, period;
-  Coefficients<compute_t<T>> coefficients;
-  Normalization<T, Activation, adds_residual> normalization;
+  Coefficients<compute_t<T>, Operation::coefficients> coefficients;
+  BitsAt bits;
+  std::int64_t first_bit, row_bits;
   bool streams;
-  Prefetcher<T> ahead;
+  std::array<Prefetcher<T>, inputs> ahead;
 
   template <int Bytes>
-  using V = vec<compute_t<T>, Bytes>;
+  using Step = VectorStep<Bytes, T, Operation>;
+  using Stream = BitStream<Operation>;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
-    Prefetcher<T> walk = ahead;
+    std::array<Prefetcher<T>, inputs> walks = ahead;
     std::int64_t r = 0;
-    if (y_stride % line_of<T> == 0) {
-      for (; r + 4 <= rows; r += 4) normalize_rows<Bytes, 4>(r, walk);
+    if (out_stride[0] % line_of<T> == 0) {
+      for (; r + 4 <= rows; r += 4) operate_on_rows<Bytes, 4>(r, walks);
     }
-    for (; r < rows; ++r) normalize_rows<Bytes, 1>(r, walk);
+    for (; r < rows; ++r) operate_on_rows<Bytes, 1>(r, walks);
     if (streams) intrinsics::stream_fence();
   }
 
   template <int Bytes, int Rows>
-  BATCHNORM_INLINE void normalize_rows(std::int64_t r, Prefetcher<T>& walk) const {
+  BATCHNORM_INLINE void operate_on_rows(std::int64_t r, std::array<Prefetcher<T>, inputs>& walks) const {
     constexpr std::int64_t line = line_of<T>;
+    Stream streams_of_bits[Rows];
+    for (int k = 0; k < Rows; ++k) streams_of_bits[k] = Stream(bits, first_bit + (r + k) * row_bits);
+    bool all = true;
     std::int64_t i = 0;
     if (streams) {
-      const auto misaligned = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(y + r * y_stride) % 64 / sizeof(T));
-      i = (std::min)(misaligned == 0 ? 0 : line - misaligned, length);
-      for (int k = 0; k < Rows; ++k) part<Bytes>(r + k, 0, i, 0);
+      i = (std::min)(to_next_line(out.p[0] + r * out_stride[0]), length);
+      for (int k = 0; k < Rows; ++k) {
+        part<Bytes>(r + k, 0, i, 0, streams_of_bits[k]);
+        all = all && are_aligned_alike(out.at(r + k, out_stride));
+      }
     }
     std::int64_t position = i >= period ? i % period : i;
     while (i + line <= length) {
       // Up to where the positions begin again, or the next lines are to be prefetched.
       const std::int64_t to_wrap = (period - position + line - 1) / line;
-      const std::int64_t lines = (std::min)({to_wrap, (length - i) / line, walk.is_done() ? to_wrap : lines_per_step});
-      walk.step(lines * Rows);
+      const std::int64_t lines = (std::min)({to_wrap, (length - i) / line, walks[0].is_done() ? to_wrap : lines_per_step});
+      for (auto& walk : walks) walk.step(lines * Rows);
       if (streams) {
-        normalize_lines<Bytes, Rows, true>(r, i, position, lines);
+        operate_on_lines<Bytes, Rows, true>(r, i, position, lines, all, streams_of_bits);
       } else {
-        normalize_lines<Bytes, Rows, false>(r, i, position, lines);
+        operate_on_lines<Bytes, Rows, false>(r, i, position, lines, all, streams_of_bits);
       }
       i += lines * line;
       position += lines * line;
       position -= position >= period ? period : 0;
     }
-    for (int k = 0; k < Rows; ++k) part<Bytes>(r + k, i, length, position);
+    for (int k = 0; k < Rows; ++k) {
+      part<Bytes>(r + k, i, length, position, streams_of_bits[k]);
+      streams_of_bits[k].finish();
+    }
   }
 
   static constexpr std::int64_t lines_per_step = 8;
 
   template <int Bytes, int Rows, bool past_caches>
-  BATCHNORM_INLINE void normalize_lines(std::int64_t r, std::int64_t first, std::int64_t position, std::int64_t lines) const {
+  BATCHNORM_INLINE void operate_on_lines(std::int64_t r, std::int64_t first, std::int64_t position, std::int64_t lines,
+                                         bool all, Stream (&streams_of_bits)[Rows]) const {
     constexpr std::int64_t lanes = lanes_of<Bytes, T>;
     constexpr int vectors = static_cast<int>(line_of<T> / lanes);
-    using Vectors = VectorCoefficients<V<Bytes>>;
-    const Coefficients<compute_t<T>> at = coefficients.at(position);
-    const T* from = x + r * x_stride + first;
-    const T* add = adds_residual ? residual + r * residual_stride + first : nullptr;
-    T* to = y + r * y_stride + first;
+    using K = typename Step<Bytes>::K;
+    const auto at = coefficients.at(position);
+    const auto from = in.at(first).at(r, in_stride);
+    const auto to = out.at(first).at(r, out_stride);
     const std::int64_t end = lines * line_of<T>;
     for (std::int64_t i = 0; i < end; i += line_of<T>) {
-      Vectors c[vectors];
+      K k[vectors];
       BATCHNORM_UNROLL
-      for (int k = 0; k < vectors; ++k) c[k] = Vectors::of_positions(at, i + k * lanes);
+      for (int v = 0; v < vectors; ++v) k[v] = K::of_positions(at, i + v * lanes);
       BATCHNORM_UNROLL
       for (int row = 0; row < Rows; ++row) {
+        const std::uint32_t read = streams_of_bits[row].take();
+        std::uint32_t written = 0;
         BATCHNORM_UNROLL
-        for (int k = 0; k < vectors; ++k) {
-          V<Bytes> z = V<Bytes>::zero();
-          if constexpr (adds_residual) z = load<Bytes>(add + row * residual_stride + i + k * lanes);
-          z = normalization(load<Bytes>(from + row * x_stride + i + k * lanes), z, c[k]);
+        for (int v = 0; v < vectors; ++v) {
+          Step<Bytes> step;
+          step.load_whole(from.at(i + v * lanes).at(row, in_stride));
+          written |= step.apply(operation, k[v], read >> (v * lanes)) << (v * lanes);
+          const auto here = to.at(i + v * lanes).at(row, out_stride);
           if constexpr (past_caches) {
-            stream<Bytes>(to + row * y_stride + i + k * lanes, z);
+            step.stream_whole(operation, here, all);
           } else {
-            store<Bytes>(to + row * y_stride + i + k * lanes, z);
+            step.store_whole(operation, here);
           }
         }
+        streams_of_bits[row].put(written, line_of<T>);
       }
     }
   }
 
-  template <int Bytes>
-  BATCHNORM_INLINE V<Bytes> vector(std::int64_t r, std::int64_t i, const VectorCoefficients<V<Bytes>>& c) const {
-    V<Bytes> add = V<Bytes>::zero();
-    if constexpr (adds_residual) add = load<Bytes>(residual + r * residual_stride + i);
-    return normalization(load<Bytes>(x + r * x_stride + i), add, c);
-  }
-
   /// [first, last) of a row, less than a line.
   template <int Bytes>
-  BATCHNORM_INLINE void part(std::int64_t r, std::int64_t first, std::int64_t last, std::int64_t position) const {
+  BATCHNORM_INLINE void part(std::int64_t r, std::int64_t first, std::int64_t last, std::int64_t position,
+                             Stream& stream) const {
     constexpr std::int64_t lanes = lanes_of<Bytes, T>;
     for (std::int64_t i = first; i < last; i += lanes, position += lanes) {
-      const auto c = VectorCoefficients<V<Bytes>>::of_positions(coefficients, position);
-      T* to = y + r * y_stride + i;
-      if (i + lanes <= last) {
-        store<Bytes>(to, vector<Bytes>(r, i, c));
-        continue;
+      const auto k = Step<Bytes>::K::of_positions(coefficients, position);
+      const auto from = in.at(i).at(r, in_stride);
+      const auto to = out.at(i).at(r, out_stride);
+      const std::int64_t count = (std::min)(lanes, last - i);
+      Step<Bytes> step;
+      if (count == lanes) {
+        step.load_whole(from);
+        const std::uint32_t written = step.apply(operation, k, stream.take());
+        step.store_whole(operation, to);
+        stream.put(written, lanes);
+      } else {
+        step.load_part(from, count);
+        const std::uint32_t written = step.apply(operation, k, stream.take());
+        step.store_part(operation, to, count);
+        stream.put(written & ((1U << count) - 1), count);
       }
-      const std::int64_t count = last - i;
-      V<Bytes> add = V<Bytes>::zero();
-      if constexpr (adds_residual) add = load_first<Bytes>(residual + r * residual_stride + i, count);
-      store_first<Bytes>(to, normalization(load_first<Bytes>(x + r * x_stride + i, count), add, c), count);
     }
   }
 };

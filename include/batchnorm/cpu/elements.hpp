@@ -62,6 +62,16 @@ BATCHNORM_INLINE void store(T* p, const vec<compute_t<T>, Bytes>& a) {
   }
 }
 
+/// a as it will be read back from memory.
+template <Element T, class V>
+BATCHNORM_INLINE V rounded(const V& a) {
+  if constexpr (sizeof(T) != 2) return a;
+  constexpr int bytes = V::lanes * static_cast<int>(sizeof(typename V::scalar));
+  T buffer[lanes_of<bytes, T>];
+  store<bytes>(static_cast<T*>(buffer), a);
+  return load<bytes>(static_cast<const T*>(buffer));
+}
+
 /// Past the caches; p is aligned to the bytes written.
 template <int Bytes, Element T>
 BATCHNORM_INLINE void stream(T* p, const vec<compute_t<T>, Bytes>& a) {

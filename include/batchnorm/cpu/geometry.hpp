@@ -20,6 +20,10 @@ struct Geometry {
   /// Values per channel.
   std::int64_t values() const noexcept { return n * s; }
   std::int64_t elements() const noexcept { return n * c * s; }
+  /// The place of an element in a dense tensor of this layout.
+  std::int64_t index(std::int64_t image, std::int64_t channel, std::int64_t position = 0) const noexcept {
+    return (image * c + channel) * s + position;
+  }
 };
 
 /// Where a tensor of some geometry lies: elements from image to image (row to row) and from channel to channel.

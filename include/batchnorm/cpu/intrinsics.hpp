@@ -116,6 +116,8 @@ inline void fma(d16& r, const d16& a, const d16& b, const d16& c) {
 #endif
 }
 inline void sqrt(d16& r, const d16& a) { r.v = d16::native(_mm_sqrt_pd(__m128d(a.v))); }
+inline std::uint32_t sign_bits(const f16& a) { return static_cast<std::uint32_t>(_mm_movemask_ps(__m128(a.v))); }
+inline std::uint32_t sign_bits(const d16& a) { return static_cast<std::uint32_t>(_mm_movemask_pd(__m128d(a.v))); }
 inline void load_float(d16& low, d16& high, const void* p) {
   const __m128 x = _mm_loadu_ps(static_cast<const float*>(p));
   low.v = d16::native(_mm_cvtps_pd(x));
@@ -166,6 +168,8 @@ BATCHNORM_V3 void fma(d32& r, const d32& a, const d32& b, const d32& c) {
   r.v = d32::native(_mm256_fmadd_pd(__m256d(a.v), __m256d(b.v), __m256d(c.v)));
 }
 BATCHNORM_V3 void sqrt(d32& r, const d32& a) { r.v = d32::native(_mm256_sqrt_pd(__m256d(a.v))); }
+BATCHNORM_V3 std::uint32_t sign_bits(const f32& a) { return static_cast<std::uint32_t>(_mm256_movemask_ps(__m256(a.v))); }
+BATCHNORM_V3 std::uint32_t sign_bits(const d32& a) { return static_cast<std::uint32_t>(_mm256_movemask_pd(__m256d(a.v))); }
 BATCHNORM_V3 void load_float(d32& low, d32& high, const void* p) {
   low.v = d32::native(_mm256_cvtps_pd(_mm_loadu_ps(static_cast<const float*>(p))));
   high.v = d32::native(_mm256_cvtps_pd(_mm_loadu_ps(static_cast<const float*>(p) + 4)));
@@ -219,6 +223,8 @@ BATCHNORM_V4 void fma(d64& r, const d64& a, const d64& b, const d64& c) {
   r.v = d64::native(_mm512_fmadd_pd(__m512d(a.v), __m512d(b.v), __m512d(c.v)));
 }
 BATCHNORM_V4 void sqrt(d64& r, const d64& a) { r.v = d64::native(_mm512_maskz_sqrt_pd(0xff, __m512d(a.v))); }
+BATCHNORM_V4 std::uint32_t sign_bits(const f64& a) { return _mm512_movepi32_mask(__m512i(a.v)); }
+BATCHNORM_V4 std::uint32_t sign_bits(const d64& a) { return _mm512_movepi64_mask(__m512i(a.v)); }
 BATCHNORM_V4 void load_float(d64& low, d64& high, const void* p) {
   low.v = d64::native(_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(static_cast<const float*>(p))));
   high.v = d64::native(_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(static_cast<const float*>(p) + 8)));
@@ -276,6 +282,12 @@ inline void fma(d16& r, const d16& a, const d16& b, const d16& c) {
 }
 inline void sqrt(d16& r, const d16& a) {
   for (int i = 0; i < 2; ++i) r.v[i] = std::sqrt(a.v[i]);
+}
+template <class V>
+inline std::uint32_t sign_bits(const V& a) {
+  std::uint32_t bits = 0;
+  for (int i = 0; i < V::lanes; ++i) bits |= std::uint32_t{std::signbit(a.v[i])} << i;
+  return bits;
 }
 inline void widen(d16& low, d16& high, const f16& a) {
   low.v = d16::native{a.v[0], a.v[1]};

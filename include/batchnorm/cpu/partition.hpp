@@ -54,9 +54,9 @@ inline constexpr std::int64_t column_images = 8;
 constexpr std::int64_t ceiling(std::int64_t a, std::int64_t b) noexcept { return (a + b - 1) / b; }
 
 template <Element T>
-Partition partition_of_planes(const Geometry& g, const Pitch& pitch) noexcept {
+Partition partition_of_planes(const Geometry& g, bool is_gapless) noexcept {
   Partition p;
-  p.columns = g.s < long_run && g.n >= column_images && pitch.channel == g.s;
+  p.columns = g.s < long_run && g.n >= column_images && is_gapless;
   if (g.s > block_values<T>) {
     p.length = ceiling(ceiling(g.s, ceiling(g.s, block_values<T>)), 64) * 64;
     p.parts = ceiling(g.s, p.length);
@@ -84,9 +84,9 @@ inline std::int64_t super_row_of(std::int64_t c) noexcept {
 }
 
 template <Element T>
-Partition partition_of_rows(const Geometry& g, const Pitch& pitch) noexcept {
+Partition partition_of_rows(const Geometry& g, bool is_gapless) noexcept {
   Partition p;
-  p.super_row = pitch.outer == g.c ? super_row_of(g.c) : 1;
+  p.super_row = is_gapless ? super_row_of(g.c) : 1;
   // About half a megabyte a block: enough of them for many threads, few enough that their sums stay small beside x.
   const std::int64_t row_bytes = g.c * static_cast<std::int64_t>(sizeof(T));
   const std::int64_t most = std::same_as<T, double> ? 128 * p.super_row : block_values<T>;
@@ -100,9 +100,10 @@ Partition partition_of_rows(const Geometry& g, const Pitch& pitch) noexcept {
 
 }  // namespace detail
 
+/// `is_gapless`: in every tensor that is summed, the channels of an image (channels last: the rows) lie without gaps.
 template <Element T>
-Partition partition_of(const Geometry& g, const Pitch& pitch) noexcept {
-  return g.channels_last ? detail::partition_of_rows<T>(g, pitch) : detail::partition_of_planes<T>(g, pitch);
+Partition partition_of(const Geometry& g, bool is_gapless) noexcept {
+  return g.channels_last ? detail::partition_of_rows<T>(g, is_gapless) : detail::partition_of_planes<T>(g, is_gapless);
 }
 
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu

@@ -7,7 +7,6 @@
 #include <batchnorm/cpu/dispatch.hpp>
 #include <batchnorm/cpu/partition.hpp>
 #include <batchnorm/cpu/scratch.hpp>
-#include <batchnorm/cpu/statistics.hpp>
 #include <batchnorm/cpu/tuning.hpp>
 #include <batchnorm/executor.hpp>
 
@@ -27,49 +26,106 @@ struct Machine {
   }
 };
 
-/// x, and how its statistics are summed.
-template <Element T>
-struct Input {
-  Geometry geometry;
-  const T* x;
+/// A tensor of the call's geometry.
+template <class T>
+struct Operand {
+  T* data = nullptr;
   Pitch pitch;
-  Partition partition;
-  bool is_overwritten;  // y is x: nothing beyond a task's own values may be read while others write
-
-  std::int64_t bytes() const noexcept { return geometry.elements() * static_cast<std::int64_t>(sizeof(T)); }
-  const T* at(std::int64_t n, std::int64_t c, std::int64_t s = 0) const noexcept {
-    return x + n * pitch.outer + c * pitch.channel + s;
-  }
-};
-
-/// y and all that is done to an element.
-template <Element T, class Activation, bool adds_residual>
-struct Output {
-  T* y;
-  Pitch pitch;
-  const T* residual;
-  Pitch residual_pitch;
-  Normalization<T, Activation, adds_residual> normalization;
 
   T* at(std::int64_t n, std::int64_t c, std::int64_t s = 0) const noexcept {
-    return y + n * pitch.outer + c * pitch.channel + s;
-  }
-  const T* residual_at(std::int64_t n, std::int64_t c, std::int64_t s = 0) const noexcept {
-    return adds_residual ? residual + n * residual_pitch.outer + c * residual_pitch.channel + s : nullptr;
+    return data + n * pitch.outer + c * pitch.channel + s;
   }
 };
 
-/// x with its first value as pivot, 0 where that is not finite (then the sums are not either, whatever the pivot).
+/// Several tensors, or the distances from element to element in each of them, in the form that kernels take.
+template <class T, int Count>
+struct Operands {
+  Operand<T> of[Count];
+
+  Pointers<T, Count> at(std::int64_t n, std::int64_t c, std::int64_t s = 0) const noexcept {
+    Pointers<T, Count> result;
+    for (int j = 0; j < Count; ++j) result.p[j] = of[j].at(n, c, s);
+    return result;
+  }
+  void copy_outer(std::int64_t (&to)[Count]) const noexcept {
+    for (int j = 0; j < Count; ++j) to[j] = of[j].pitch.outer;
+  }
+  void copy_channel(std::int64_t (&to)[Count]) const noexcept {
+    for (int j = 0; j < Count; ++j) to[j] = of[j].pitch.channel;
+  }
+  /// Whether every tensor has that distance from channel to channel, or from image to image.
+  bool all_channel(std::int64_t pitch) const noexcept {
+    return std::all_of(of, of + Count, [&](const Operand<T>& o) { return o.pitch.channel == pitch; });
+  }
+  bool all_outer(std::int64_t pitch) const noexcept {
+    return std::all_of(of, of + Count, [&](const Operand<T>& o) { return o.pitch.outer == pitch; });
+  }
+};
+
+/// Sums over channels, block by block. A Statistic says what is summed and how blocks are put together:
+///
+///   Summation, summation    what the kernels compute (operands.hpp)
+///   state                   arrays over channels that merged blocks are kept in
+///   void begin(isa, reduction, block, first, channels, arrays) const      the constants of a block
+///   bool refine(isa, block, channels, arrays) const                       true: sum the block once more
+///   void merge(isa, state, arrays, channels, before, count) const         blocks in their order; `before` values came before
+template <Element T, class Statistic>
+struct Reduction {
+  using Summation = typename Statistic::Summation;
+  static constexpr int inputs = Summation::inputs;
+
+  Geometry geometry;
+  Operands<const T, inputs> in;
+  Partition partition;
+  Statistic statistic;
+  const unsigned char* bits = nullptr;
+  bool is_overwritten = false;  // an output is an input: nothing beyond a task's own values may be read while others write
+
+  std::int64_t bytes() const noexcept { return geometry.elements() * static_cast<std::int64_t>(sizeof(T)); }
+  BitReader bit_reader() const noexcept { return {bits, bits == nullptr ? 0 : geometry.elements()}; }
+};
+
+/// An operation on every element.
+template <Element T, class Op>
+struct Elementwise {
+  using Operation = Op;
+  static constexpr int inputs = Operation::inputs;
+  static constexpr int outputs = Operation::outputs;
+
+  Geometry geometry;
+  Operands<const T, inputs> in;
+  Operands<T, outputs> out;
+  Operation operation;
+  BitsAt bits{};
+
+  std::int64_t bytes() const noexcept { return geometry.elements() * static_cast<std::int64_t>(sizeof(T)); }
+  /// Bytes read and written.
+  std::int64_t swept_bytes() const noexcept { return bytes() * (inputs + outputs); }
+};
+
+/// A value as pivot, 0 where it is not finite (then the sums are not either, whatever the pivot).
 template <Element T>
 double pivot_of(const T& x) noexcept {
-  const double value = static_cast<double>(static_cast<compute_t<T>>(x));
+  const double value = widened(x);
   return value - value == 0 ? value : 0.0;
 }
+
+/// Scratch arrays of doubles over channels are this much longer than the channels, so that loops need no tail.
+inline constexpr std::int64_t channel_padding = 16;
 
 /// Doubles over `channels` channels, with room for the vectors of any kernel.
 constexpr std::int64_t padded(std::int64_t channels) noexcept { return detail::ceiling(channels, 8) * 8 + channel_padding; }
 
-/// Arrays over channels out of the scratch memory.
+/// Arrays over channels, `stride` doubles apart.
+struct ChannelArrays {
+  double* first = nullptr;
+  std::int64_t stride = 0;
+
+  double* operator[](int k) const noexcept { return first + k * stride; }
+  ChannelArrays at(std::int64_t c) const noexcept { return {first + c, stride}; }
+};
+
+/// The same as a part of the scratch memory.
 struct ChannelScratch {
   Scratch::Part<double> doubles;
   std::int64_t stride = 0;
@@ -77,40 +133,32 @@ struct ChannelScratch {
   static ChannelScratch reserve(Scratch& scratch, std::int64_t channels, int arrays) noexcept {
     return {scratch.reserve<double>(padded(channels) * arrays), padded(channels)};
   }
-  BlockSums block(const Scratch& scratch) const noexcept {
-    double* p = scratch[doubles];
-    return {p, p + stride, p + 2 * stride};
-  }
-  MomentSums moments(const Scratch& scratch, int first) const noexcept {
-    double* p = scratch[doubles] + first * stride;
-    return {p, p + stride, p + 2 * stride, p + 3 * stride};
-  }
+  ChannelArrays in(const Scratch& scratch) const noexcept { return {scratch[doubles], stride}; }
 };
 
-template <class Compute>
+template <class Compute, int Count>
 struct CoefficientScratch {
   Scratch::Part<Compute> values;
   std::int64_t stride = 0;
 
   static CoefficientScratch reserve(Scratch& scratch, std::int64_t positions) noexcept {
-    return {scratch.reserve<Compute>(3 * padded(positions)), padded(positions)};
+    return {scratch.reserve<Compute>(Count * padded(positions)), padded(positions)};
   }
-  Coefficients<Compute> in(const Scratch& scratch) const noexcept {
-    Compute* p = scratch[values];
-    return {p, p + stride, p + 2 * stride};
+  Coefficients<Compute, Count> in(const Scratch& scratch) const noexcept {
+    Coefficients<Compute, Count> result;
+    for (int k = 0; k < Count; ++k) result.array[k] = scratch[values] + k * stride;
+    return result;
   }
 };
 
 /// Positions p in [0, count) get the coefficients of channel p / length mod channels.
-template <class Compute>
-void expand(const Coefficients<Compute>& from, std::int64_t channels, std::int64_t length, const Coefficients<Compute>& to,
-            std::int64_t count) noexcept {
+template <class Compute, int Count>
+void expand(const Coefficients<Compute, Count>& from, std::int64_t channels, std::int64_t length,
+            const Coefficients<Compute, Count>& to, std::int64_t count) noexcept {
   std::int64_t c = 0;
   for (std::int64_t p = 0; p < count; p += length) {
     const std::int64_t some = (std::min)(length, count - p);
-    std::fill_n(to.center + p, some, from.center[c]);
-    std::fill_n(to.factor + p, some, from.factor[c]);
-    std::fill_n(to.offset + p, some, from.offset[c]);
+    for (int k = 0; k < Count; ++k) std::fill_n(to.array[k] + p, some, from.array[k][c]);
     c = c + 1 == channels ? 0 : c + 1;
   }
 }

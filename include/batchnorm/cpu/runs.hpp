@@ -3,91 +3,140 @@
 
 // Kernels over contiguous runs: values of one channel that lie next to each other, and several such channels in a row.
 
-#include <batchnorm/cpu/elements.hpp>
+#include <batchnorm/cpu/operands.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
-/// Sums of d and d * d over values of one channel, d = x - pivot, in vectors of double.
-template <int Bytes>
-struct PivotedSums {
+/// The sums of a Summation over runs of one channel.
+template <int Bytes, Element T, class Summation>
+class RunSums {
+ public:
   using D = vec<double, Bytes>;
+  using In = Pointers<const T, Summation::inputs>;
 
-  // 4 chains: an addition of 3 to 4 cycles on each of 2 ports would like 8, but the conversions take the same ports.
-  D sums[4] = {D::zero(), D::zero(), D::zero(), D::zero()};
-  D squares[4] = {D::zero(), D::zero(), D::zero(), D::zero()};
+  BATCHNORM_INLINE RunSums(const Summation& summation, const SumArrays<Summation>& arrays, std::int64_t c)
+      : summation_(summation) {
+    BATCHNORM_UNROLL
+    for (int k = 0; k < Summation::constants; ++k) constant_[k] = D::broadcast(arrays.constant[k][c]);
+    for (auto& chain : sums_) {
+      BATCHNORM_UNROLL
+      for (D& s : chain) s = D::zero();
+    }
+  }
+
+  /// x[0, n), the bits of which begin at `bit`.
+  BATCHNORM_INLINE void add(const In& x, std::int64_t n, const BitReader& bits, std::int64_t bit) {
+    std::int64_t i = 0;
+    for (; i + step <= n; i += step) {
+      add_pair<0>(x.at(i), bits, bit + i);
+      if constexpr (chains == 4) add_pair<2>(x.at(i + pair), bits, bit + i + pair);
+    }
+    if (i + pair <= n) {
+      add_pair<0>(x.at(i), bits, bit + i);
+      i += pair;
+    }
+    if (i < n) add_last(x, n, n - i, bits, bit);
+  }
+
+  BATCHNORM_INLINE void finish(const SumArrays<Summation>& arrays, std::int64_t c) const {
+    BATCHNORM_UNROLL
+    for (int k = 0; k < Summation::sums; ++k) {
+      if constexpr (chains == 4) {
+        arrays.sum[k][c] += sum((sums_[0][k] + sums_[1][k]) + (sums_[2][k] + sums_[3][k]));
+      } else {
+        arrays.sum[k][c] += sum(sums_[0][k] + sums_[1][k]);
+      }
+    }
+  }
+
+ private:
+  // 4 chains of 2 sums: an addition of 3 to 4 cycles on each of 2 ports would like 8, but the conversions take the same ports.
+  // More sums are chains enough.
+  static constexpr int chains = Summation::sums <= 2 ? 4 : 2;
+  static constexpr std::int64_t pair = pair_of<Bytes>;
+  static constexpr std::int64_t step = chains / 2 * pair;
+
+  struct Loaded {
+    D low[Summation::inputs], high[Summation::inputs];
+  };
 
   template <int Chain>
-  BATCHNORM_INLINE void add(const D& d) {
-    sums[Chain] = sums[Chain] + d;
-    squares[Chain] = fma(d, d, squares[Chain]);
+  BATCHNORM_INLINE void add_pair(const In& x, const BitReader& bits, std::int64_t bit) {
+    Loaded in;
+    BATCHNORM_UNROLL
+    for (int j = 0; j < Summation::inputs; ++j) load_pair(in.low[j], in.high[j], x.p[j]);
+    std::uint32_t passes = 0;
+    if constexpr (Summation::reads_bits) passes = bits.at(bit);
+    add_vector<Chain, false>(in.low, passes, 0);
+    add_vector<Chain + 1, false>(in.high, passes >> D::lanes, 0);
   }
 
-  BATCHNORM_INLINE double sum_of_all() const { return sum((sums[0] + sums[1]) + (sums[2] + sums[3])); }
-  BATCHNORM_INLINE double square_of_all() const { return sum((squares[0] + squares[1]) + (squares[2] + squares[3])); }
+  /// The last `rest` values of n. The last pair overlaps values that are summed already: those lanes count 0. A run shorter
+  /// than a pair is copied.
+  BATCHNORM_INLINE void add_last(const In& x, std::int64_t n, std::int64_t rest, const BitReader& bits, std::int64_t bit) {
+    constexpr int chain = chains == 4 ? 2 : 0;
+    const std::int64_t first = pair - rest;
+    Loaded in;
+    std::uint32_t passes = 0;
+    BATCHNORM_UNROLL
+    for (int j = 0; j < Summation::inputs; ++j) {
+      if (n >= pair) {
+        load_pair(in.low[j], in.high[j], x.p[j] + n - pair);
+      } else {
+        load_pair_last(in.low[j], in.high[j], x.p[j], n);
+      }
+    }
+    if constexpr (Summation::reads_bits) passes = n >= pair ? bits.at(bit + n - pair) : bits.at(bit) << (pair - n);
+    add_vector<chain, true>(in.low, passes, first);
+    add_vector<chain + 1, true>(in.high, passes >> D::lanes, first - D::lanes);
+  }
+
+  template <int Chain, bool is_partial>
+  BATCHNORM_INLINE void add_vector(const D (&in)[Summation::inputs], std::uint32_t bits, std::int64_t first) {
+    D factor[Summation::factors];
+    if constexpr (Summation::reads_bits) {
+      summation_.form(in, constant_, mask_of<D>(bits), factor);
+    } else {
+      summation_.form(in, constant_, MaskOf<D>{}, factor);
+    }
+    if constexpr (is_partial) {
+      BATCHNORM_UNROLL
+      for (D& f : factor) f = select(lanes_from<D>(first), f, D::zero());
+    }
+    summation_.add(factor, sums_[Chain]);
+  }
+
+  Summation summation_;
+  D constant_[Summation::constants];
+  D sums_[chains][Summation::sums];
 };
 
-/// Adds the sums over x[0, n) to sum and sum_sq.
-template <int Bytes, Element T>
-BATCHNORM_INLINE void add_run(const T* x, std::int64_t n, double pivot_value, double& sum, double& sum_sq) {
-  using D = vec<double, Bytes>;
-  constexpr std::int64_t pair = pair_of<Bytes>;
-  const D pivot = D::broadcast(pivot_value);
-  PivotedSums<Bytes> sums;
-  D low, high;
-  std::int64_t i = 0;
-  for (; i + 2 * pair <= n; i += 2 * pair) {
-    D low_2, high_2;
-    load_pair(low, high, x + i);
-    load_pair(low_2, high_2, x + i + pair);
-    sums.template add<0>(low - pivot);
-    sums.template add<1>(high - pivot);
-    sums.template add<2>(low_2 - pivot);
-    sums.template add<3>(high_2 - pivot);
-  }
-  if (i + pair <= n) {
-    load_pair(low, high, x + i);
-    sums.template add<0>(low - pivot);
-    sums.template add<1>(high - pivot);
-    i += pair;
-  }
-  if (i < n) {
-    // The last pair overlaps values that are summed already: those lanes count 0. A run shorter than a pair is copied.
-    const std::int64_t first = pair - (n - i);
-    if (n >= pair) {
-      load_pair(low, high, x + n - pair);
-    } else {
-      load_pair_last(low, high, x, n);
-    }
-    sums.template add<2>(select(lanes_from<D>(first), low - pivot, D::zero()));
-    sums.template add<3>(select(lanes_from<D>(first - D::lanes), high - pivot, D::zero()));
-  }
-  sum += sums.sum_of_all();
-  sum_sq += sums.square_of_all();
-}
-
-/// For each of `channels` channels, adds the pivoted sums over `images` runs of `length` values to sum[c] and sum_sq[c].
-/// Memory order: image by image, channel by channel.
-template <Element T>
-struct PlaneSums {
-  const T* x;
-  std::int64_t batch_stride, channel_stride;
+/// For each of `channels` channels, adds the sums over `images` runs of `length` values. Memory order: image by image, channel
+/// by channel.
+template <Element T, class Summation>
+struct SumPlanes {
+  Summation summation;
+  Pointers<const T, Summation::inputs> in;
+  std::int64_t batch_stride[Summation::inputs], channel_stride[Summation::inputs];
   std::int64_t images, channels, length;
-  const double* pivot;
-  double* sum;
-  double* sum_sq;
+  BitReader bits;
+  std::int64_t first_bit, batch_bits, channel_bits;
+  SumArrays<Summation> arrays;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     for (std::int64_t n = 0; n < images; ++n) {
       for (std::int64_t c = 0; c < channels; ++c) {
-        add_run<Bytes>(x + n * batch_stride + c * channel_stride, length, pivot[c], sum[c], sum_sq[c]);
+        RunSums<Bytes, T, Summation> sums(summation, arrays, c);
+        sums.add(in.at(n, batch_stride).at(c, channel_stride), length, bits, first_bit + n * batch_bits + c * channel_bits);
+        sums.finish(arrays, c);
       }
     }
   }
 };
 
-/// Adds sums[c * length ...][length] up for each channel: closes the columns of several small planes.
-struct SegmentSums {
+/// Adds values[c * length ...][length] up for each channel: closes the columns of several small planes.
+struct SumSegments {
   const double* values;
   std::int64_t channels, length;
   double* sum;
@@ -110,75 +159,31 @@ struct SegmentSums {
   }
 };
 
-/// Constants of a channel, in the computing type: y = activation((x - center) * factor + offset [+ residual]).
-template <class Compute>
-struct Coefficients {
-  Compute* center;
-  Compute* factor;
-  Compute* offset;
-
-  Coefficients at(std::int64_t c) const noexcept { return {center + c, factor + c, offset + c}; }
-};
-
-/// The same for the lanes of a vector.
-template <class V>
-struct VectorCoefficients {
-  V center, factor, offset;
-
-  template <class Compute>
-  static BATCHNORM_INLINE VectorCoefficients of_channel(const Coefficients<Compute>& c, std::int64_t i) {
-    return {V::broadcast(c.center[i]), V::broadcast(c.factor[i]), V::broadcast(c.offset[i])};
-  }
-  template <class Compute>
-  static BATCHNORM_INLINE VectorCoefficients of_positions(const Coefficients<Compute>& c, std::int64_t i) {
-    return {V::load(c.center + i), V::load(c.factor + i), V::load(c.offset + i)};
-  }
-  template <class M>
-  static BATCHNORM_INLINE VectorCoefficients blend(const M& mask, const VectorCoefficients& a, const VectorCoefficients& b) {
-    return {select(mask, a.center, b.center), select(mask, a.factor, b.factor), select(mask, a.offset, b.offset)};
-  }
-};
-
-/// What happens to each vector, wherever it stands.
-template <Element T, class Activation, bool adds_residual>
-struct Normalization {
-  Activation activation;
-
-  template <class V>
-  BATCHNORM_INLINE V operator()(const V& x, const V& residual, const VectorCoefficients<V>& c) const {
-    V z = fma(x - c.center, c.factor, c.offset);
-    if constexpr (adds_residual) z = z + residual;
-    return activation(z);
-  }
-};
-
-/// Normalises `channels` adjacent channels of one image, `length` values each.
+/// Applies an operation to `channels` adjacent channels of one image, `length` values each.
 ///
 /// Streaming (`streams`): the channels lie without gaps and length >= line_of<T>. Whole cache lines go past the caches, a line
 /// that two channels share is blended; only the first and last line of the run are stored in part. A part of a line stored
 /// between streamed lines would wait for that line to be read first.
 /// Otherwise channel by channel; the last vector of a channel overlaps the one before.
-/// `ahead`, if given, is a run of the same extent that is brought to the second-level cache on the way.
-template <Element T, class Activation, bool adds_residual>
-struct PlaneNormalize {
-  const T* x;
-  const T* residual;
-  T* y;
-  std::int64_t x_stride, residual_stride, y_stride;  // from channel to channel
+/// `ahead`, where not null, are runs of the same extent that are brought to the second-level cache on the way.
+template <Element T, class Operation>
+struct OperateOnPlanes {
+  Operation operation;
+  Pointers<const T, Operation::inputs> in;
+  Pointers<T, Operation::outputs> out;
+  std::int64_t in_stride[Operation::inputs], out_stride[Operation::outputs];  // from channel to channel
   std::int64_t channels, length;
-  Coefficients<compute_t<T>> coefficients;
-  Normalization<T, Activation, adds_residual> normalization;
+  Coefficients<compute_t<T>, Operation::coefficients> coefficients;
+  BitsAt bits;
+  std::int64_t first_bit, channel_bits;
   bool streams;
-  const T* ahead;
+  Pointers<const T, Operation::inputs> ahead;
 
   template <int Bytes>
-  using V = vec<compute_t<T>, Bytes>;
-
+  using Step = VectorStep<Bytes, T, Operation>;
   template <int Bytes>
-  BATCHNORM_INLINE V<Bytes> residual_at(std::int64_t i) const {
-    if constexpr (adds_residual) return load<Bytes>(residual + i);
-    return V<Bytes>::zero();
-  }
+  using K = typename Step<Bytes>::K;
+  using Stream = BitStream<Operation>;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
@@ -192,102 +197,128 @@ struct PlaneNormalize {
 
   /// [first, last) of the run, at most a line, stored in part.
   template <int Bytes>
-  BATCHNORM_INLINE void store_part(std::int64_t first, std::int64_t last, const VectorCoefficients<V<Bytes>>& c) const {
+  BATCHNORM_INLINE void store_part(std::int64_t first, std::int64_t last, const K<Bytes>& k, Stream& stream) const {
     constexpr std::int64_t lanes = lanes_of<Bytes, T>;
     for (std::int64_t i = first; i < last; i += lanes) {
       const std::int64_t count = (std::min)(lanes, last - i);
-      V<Bytes> r = V<Bytes>::zero();
-      if constexpr (adds_residual) r = load_first<Bytes>(residual + i, count);
-      store_first<Bytes>(y + i, normalization(load_first<Bytes>(x + i, count), r, c), count);
+      Step<Bytes> step;
+      step.load_part(in.at(i), count);
+      const std::uint32_t written = step.apply(operation, k, stream.take());
+      step.store_part(operation, out.at(i), count);
+      stream.put(written & low_bits(count), count);
     }
   }
 
-  /// A whole line whose first `own` elements belong to one channel and the others to the next.
-  template <int Bytes>
-  BATCHNORM_INLINE void stream_shared_line(std::int64_t i, std::int64_t own, const VectorCoefficients<V<Bytes>>& c,
-                                           const VectorCoefficients<V<Bytes>>& next) const {
+  /// A whole line; from element `own` on with the coefficients of the next channel if there is one in it (`next` not null).
+  template <int Bytes, bool is_shared>
+  BATCHNORM_INLINE void stream_line(std::int64_t i, std::int64_t own, const K<Bytes>& k, const K<Bytes>& next, bool all,
+                                    Stream& stream) const {
     constexpr std::int64_t lanes = lanes_of<Bytes, T>;
-    for (std::int64_t k = 0; k < line_of<T>; k += lanes) {
-      const auto from_next = lanes_from<V<Bytes>>(std::clamp<std::int64_t>(own - k, 0, lanes));
-      const auto mixed = VectorCoefficients<V<Bytes>>::blend(from_next, next, c);
-      stream<Bytes>(y + i + k, normalization(load<Bytes>(x + i + k), residual_at<Bytes>(i + k), mixed));
+    const std::uint32_t read = stream.take();
+    std::uint32_t written = 0;
+    BATCHNORM_UNROLL
+    for (std::int64_t v = 0; v < line_of<T>; v += lanes) {
+      Step<Bytes> step;
+      step.load_whole(in.at(i + v));
+      if constexpr (is_shared) {
+        const auto from_next = lanes_from<typename Step<Bytes>::V>(std::clamp<std::int64_t>(own - v, 0, lanes));
+        written |= step.apply(operation, K<Bytes>::blend(from_next, next, k), read >> v) << v;
+      } else {
+        written |= step.apply(operation, k, read >> v) << v;
+      }
+      step.stream_whole(operation, out.at(i + v), all);
     }
+    stream.put(written, line_of<T>);
   }
 
   template <int Bytes>
   BATCHNORM_INLINE void stream_run() const {
-    constexpr std::int64_t lanes = lanes_of<Bytes, T>;
     constexpr std::int64_t line = line_of<T>;
     const std::int64_t n = channels * length;
-    const auto misaligned = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(y) % 64 / sizeof(T));
-    std::int64_t i = (std::min)(misaligned == 0 ? 0 : line - misaligned, n);
-    auto c = VectorCoefficients<V<Bytes>>::of_channel(coefficients, 0);
-    store_part<Bytes>(0, i, c);
+    const bool all = are_aligned_alike(out);
+    Stream stream(bits, first_bit);
+    std::int64_t i = (std::min)(to_next_line(out.p[0]), n);
+    auto k = K<Bytes>::of_channel(coefficients, 0);
+    store_part<Bytes>(0, i, k, stream);
     for (std::int64_t channel = 0; channel < channels; ++channel) {
       const std::int64_t end = (channel + 1) * length;
       for (; i + line <= end; i += line) {
-        if (ahead != nullptr) prefetch(ahead + i);
-        BATCHNORM_UNROLL
-        for (std::int64_t k = 0; k < line; k += lanes) {
-          stream<Bytes>(y + i + k, normalization(load<Bytes>(x + i + k), residual_at<Bytes>(i + k), c));
-        }
+        prefetch_line(i);
+        stream_line<Bytes, false>(i, 0, k, k, all, stream);
       }
       if (channel + 1 == channels) break;
-      const auto next = VectorCoefficients<V<Bytes>>::of_channel(coefficients, channel + 1);
+      const auto next = K<Bytes>::of_channel(coefficients, channel + 1);
       if (i < end && i + line <= n) {
-        if (ahead != nullptr) prefetch(ahead + i);
-        stream_shared_line<Bytes>(i, end - i, c, next);
+        prefetch_line(i);
+        stream_line<Bytes, true>(i, end - i, k, next, all, stream);
         i += line;
       } else if (i < end) {
-        store_part<Bytes>(i, end, c);
+        store_part<Bytes>(i, end, k, stream);
         i = end;
       }
-      c = next;
+      k = next;
     }
-    store_part<Bytes>(i, n, c);
+    store_part<Bytes>(i, n, k, stream);
+    stream.finish();
   }
 
   template <int Bytes>
   BATCHNORM_INLINE void store_channel(std::int64_t channel) const {
     constexpr std::int64_t lanes = lanes_of<Bytes, T>;
-    const T* from = x + channel * x_stride;
-    const T* add = adds_residual ? residual + channel * residual_stride : nullptr;
-    T* to = y + channel * y_stride;
-    const auto c = VectorCoefficients<V<Bytes>>::of_channel(coefficients, channel);
+    constexpr std::int64_t group = 4 * lanes;
+    const auto from = in.at(channel, in_stride);
+    const auto to = out.at(channel, out_stride);
+    const auto k = K<Bytes>::of_channel(coefficients, channel);
+    Stream stream(bits, first_bit + channel * channel_bits);
     if (length < lanes) {
-      V<Bytes> r = V<Bytes>::zero();
-      if constexpr (adds_residual) r = load_first<Bytes>(add, length);
-      store_first<Bytes>(to, normalization(load_first<Bytes>(from, length), r, c), length);
-      return;
+      Step<Bytes> step;
+      step.load_part(from, length);
+      const std::uint32_t written = step.apply(operation, k, stream.take());
+      step.store_part(operation, to, length);
+      stream.put(written & low_bits(length), length);
+      return stream.finish();
     }
-    // y may be x: what the last, overlapping vector needs is read before anything is written.
-    const V<Bytes> last_x = load<Bytes>(from + length - lanes);
-    V<Bytes> last_r = V<Bytes>::zero();
-    if constexpr (adds_residual) last_r = load<Bytes>(add + length - lanes);
+    // An output may be an input: what the last, overlapping vector needs is read before anything is written.
+    const std::int64_t last = length - lanes;
+    Step<Bytes> last_step;
+    last_step.load_whole(from.at(last));
     std::int64_t i = 0;
-    for (; i + 4 * lanes <= length; i += 4 * lanes) {
-      if (ahead != nullptr) prefetch_4<Bytes>(ahead + channel * length + i);
+    for (; i + group <= length; i += group) {
+      prefetch_lines(channel * length + i, group);
       BATCHNORM_UNROLL
-      for (std::int64_t k = 0; k < 4 * lanes; k += lanes) store_vector<Bytes>(from, add, to, i + k, c);
+      for (std::int64_t v = 0; v < group; v += lanes) store_vector<Bytes>(from.at(i + v), to.at(i + v), k, stream);
     }
-    for (; i + lanes <= length; i += lanes) store_vector<Bytes>(from, add, to, i, c);
-    if (i < length) store<Bytes>(to + length - lanes, normalization(last_x, last_r, c));
+    for (; i + lanes <= length; i += lanes) store_vector<Bytes>(from.at(i), to.at(i), k, stream);
+    if (i < length) {
+      const std::int64_t done = i - last;  // lanes that the vector before has stored
+      const std::uint32_t written = last_step.apply(operation, k, stream.take(done));
+      last_step.store_whole(operation, to.at(last));
+      stream.put(written >> done, length - i);
+    }
+    stream.finish();
   }
 
   template <int Bytes>
-  BATCHNORM_INLINE void store_vector(const T* from, const T* add, T* to, std::int64_t i,
-                                     const VectorCoefficients<V<Bytes>>& c) const {
-    V<Bytes> r = V<Bytes>::zero();
-    if constexpr (adds_residual) r = load<Bytes>(add + i);
-    store<Bytes>(to + i, normalization(load<Bytes>(from + i), r, c));
+  BATCHNORM_INLINE void store_vector(const Pointers<const T, Operation::inputs>& from,
+                                     const Pointers<T, Operation::outputs>& to, const K<Bytes>& k, Stream& stream) const {
+    Step<Bytes> step;
+    step.load_whole(from);
+    const std::uint32_t written = step.apply(operation, k, stream.take());
+    step.store_whole(operation, to);
+    stream.put(written, lanes_of<Bytes, T>);
   }
 
-  template <int Bytes>
-  BATCHNORM_INLINE void prefetch_4(const T* p) const {
-    constexpr std::int64_t bytes = 4 * lanes_of<Bytes, T> * static_cast<std::int64_t>(sizeof(T));
+  BATCHNORM_INLINE void prefetch_line(std::int64_t i) const {
     BATCHNORM_UNROLL
-    for (std::int64_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const char*>(p) + b);
+    for (int j = 0; j < Operation::inputs; ++j) {
+      if (ahead.p[j] != nullptr) prefetch(ahead.p[j] + i);
+    }
   }
+  BATCHNORM_INLINE void prefetch_lines(std::int64_t first, std::int64_t count) const {
+    for (std::int64_t i = 0; i < count; i += line_of<T>) prefetch_line(first + i);
+  }
+
+  static constexpr std::uint32_t low_bits(std::int64_t count) { return (1U << count) - 1; }
 };
 
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu

@@ -3,12 +3,26 @@
 
 // Kernels over channels: merging the sums of blocks, and what follows from the moments. All arithmetic is double.
 
-#include <batchnorm/cpu/runs.hpp>
+#include <batchnorm/cpu/problem.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
-/// Scratch arrays of doubles over channels are this much longer than the channels, so that loops need no tail.
-inline constexpr std::int64_t channel_padding = 16;
+/// Sums of d and of d * d, d = x - pivot.
+template <Element T>
+struct MomentSummation {
+  static constexpr int inputs = 1, constants = 1, factors = 1, sums = 2;
+  static constexpr bool reads_bits = false;
+
+  template <class V>
+  BATCHNORM_INLINE void form(const V (&in)[1], const V (&pivot)[1], const MaskOf<V>&, V (&d)[1]) const {
+    d[0] = in[0] - pivot[0];
+  }
+  template <class V>
+  BATCHNORM_INLINE void add(const V (&d)[1], V (&sum)[2]) const {
+    sum[0] = sum[0] + d[0];
+    sum[1] = fma(d[0], d[0], sum[1]);
+  }
+};
 
 /// Sums of one block about its pivot, per channel.
 struct BlockSums {
@@ -16,7 +30,8 @@ struct BlockSums {
   double* sum;
   double* sum_sq;
 
-  BlockSums at(std::int64_t c) const noexcept { return {pivot + c, sum + c, sum_sq + c}; }
+  template <Element T>
+  explicit BlockSums(const SumArrays<MomentSummation<T>>& a) noexcept : pivot(a.constant[0]), sum(a.sum[0]), sum_sq(a.sum[1]) {}
 };
 
 /// Moments being merged, per channel: the mean is mean + mean_low, the sum of squared deviations m2 + m2_low.
@@ -26,7 +41,7 @@ struct MomentSums {
   double* m2;
   double* m2_low;
 
-  MomentSums at(std::int64_t c) const noexcept { return {mean + c, mean_low + c, m2 + c, m2_low + c}; }
+  explicit MomentSums(const ChannelArrays& a) noexcept : mean(a[0]), mean_low(a[1]), m2(a[2]), m2_low(a[3]) {}
 };
 
 /// All ones where a is finite.
@@ -146,6 +161,31 @@ struct MergeBlock {
   }
 };
 
+/// Mean and squared deviations of each channel (problem.hpp says what a statistic is).
+template <Element T>
+struct MomentStatistic {
+  using Summation = MomentSummation<T>;
+  static constexpr int state = 4;
+
+  Summation summation;
+
+  void begin(Isa, const Reduction<T, MomentStatistic>& x, const Block& block, std::int64_t first, std::int64_t channels,
+             const SumArrays<Summation>& to) const noexcept {
+    for (std::int64_t c = 0; c < channels; ++c) {
+      to.constant[0][c] = pivot_of(*x.in.of[0].at(block.first_image, first + c, block.first_position));
+    }
+  }
+  bool refine(Isa isa, const Block& block, std::int64_t channels, const SumArrays<Summation>& sums) const noexcept {
+    if constexpr (!std::same_as<T, double>) return false;
+    run(isa, RefinePivots{BlockSums(sums), channels, block.values()});
+    return true;
+  }
+  void merge(Isa isa, const ChannelArrays& state_arrays, const SumArrays<Summation>& sums, std::int64_t channels,
+             std::int64_t before, std::int64_t count) const noexcept {
+    run(isa, MergeBlock{MomentSums(state_arrays), BlockSums(sums), channels, before, count});
+  }
+};
+
 /// The caller's arrays over channels and the rules for them; null where absent.
 template <Element P>
 struct ChannelArguments {
@@ -227,36 +267,73 @@ BATCHNORM_INLINE vec<double, Bytes> precise_quotient(const vec<double, Bytes>& s
   return select(is_finite(corrected), corrected, quotient);
 }
 
+/// Constants of a channel: y = activation((x - center) * factor + offset [+ residual]), in the order center, factor, offset.
+template <class Compute>
+using NormalizationCoefficients = Coefficients<Compute, 3>;
+
+/// y of one element, and the bit that tells which piece of the activation it went through.
+template <Element T, class A, bool adds_residual, bool writes_bits>
+struct Normalization {
+  static constexpr int inputs = adds_residual ? 2 : 1, outputs = 1, coefficients = 3, prefetched = 1;
+  static constexpr Bits bits = writes_bits ? Bits::written : Bits::none;
+
+  A activation;
+
+  template <class V>
+  BATCHNORM_INLINE void operator()(const V (&in)[inputs], const V (&k)[3], const MaskOf<V>&, V (&y)[1]) const {
+    V z = fma(in[0] - k[0], k[1], k[2]);
+    if constexpr (adds_residual) z = z + in[1];
+    y[0] = activation(z);
+  }
+  template <class V>
+  BATCHNORM_INLINE MaskOf<V> passes(const V& y) const {
+    return activation.passes(y);
+  }
+};
+
+/// v kept within the range of Compute while `finite` is finite, so that 0 * v is 0.
+template <class Compute, class D>
+BATCHNORM_INLINE D bounded(const D& v, const D& finite) {
+  const D largest = D::broadcast(static_cast<double>((std::numeric_limits<Compute>::max)()));
+  const D within = select(largest < v, largest, select(v < D::zero() - largest, D::zero() - largest, v));
+  return select(is_finite(finite), within, v);
+}
+
+/// scale / sqrt(variance + epsilon), as a double that is about to be rounded to Compute.
+template <class Compute, int Bytes>
+BATCHNORM_INLINE vec<double, Bytes> inverse_deviation_times(const vec<double, Bytes>& scale, const vec<double, Bytes>& variance,
+                                                            double epsilon) {
+  if constexpr (std::same_as<Compute, double>) return precise_quotient(scale, variance, epsilon);
+  return scale / square_root(variance + vec<double, Bytes>::broadcast(epsilon));
+}
+
+/// The same, kept finite while scale is.
+template <class Compute, int Bytes>
+BATCHNORM_INLINE vec<double, Bytes> factor_of(const vec<double, Bytes>& scale, const vec<double, Bytes>& variance,
+                                              double epsilon) {
+  return bounded<Compute>(inverse_deviation_times<Compute>(scale, variance, epsilon), scale);
+}
+
 /// factor = scale / sqrt(variance + epsilon) rounded to C, kept finite while scale is, so that 0 * factor is 0;
 /// offset = bias - (mean - center) * factor with center the mean rounded to C: the part of the mean that C cannot hold.
 template <class Compute, int Bytes>
-BATCHNORM_INLINE void store_coefficients(const Coefficients<Compute>& to, std::int64_t c, const Pair<Bytes>& mean,
+BATCHNORM_INLINE void store_coefficients(const NormalizationCoefficients<Compute>& to, std::int64_t c, const Pair<Bytes>& mean,
                                          const Pair<Bytes>& mean_low, const Pair<Bytes>& variance, const Pair<Bytes>& scale,
                                          const Pair<Bytes>& bias, double epsilon) {
   using D = vec<double, Bytes>;
-  const auto factor_of = [&](const D& v, const D& s) __attribute__((always_inline)) {
-    const D largest = D::broadcast(static_cast<double>((std::numeric_limits<Compute>::max)()));
-    D f;
-    if constexpr (std::same_as<Compute, double>) {
-      f = precise_quotient(s, v, epsilon);
-    } else {
-      f = s / square_root(v + D::broadcast(epsilon));
-    }
-    const D bounded = select(largest < f, largest, select(f < D::zero() - largest, D::zero() - largest, f));
-    return select(is_finite(s), bounded, f);
-  };
   const auto offset_of =
       [](const D& m, const D& m_low, const D& center, const D& factor, const D& b) __attribute__((always_inline)) {
     return b - ((m - center) + m_low) * factor;
   };
   Pair<Bytes> center, factor, offset;
-  (Pair<Bytes>{mean.low + mean_low.low, mean.high + mean_low.high}).store(to.center + c, pair_of<Bytes>);
-  (Pair<Bytes>{factor_of(variance.low, scale.low), factor_of(variance.high, scale.high)}).store(to.factor + c, pair_of<Bytes>);
-  load_pair(center.low, center.high, static_cast<const Compute*>(to.center + c));
-  load_pair(factor.low, factor.high, static_cast<const Compute*>(to.factor + c));
+  (Pair<Bytes>{mean.low + mean_low.low, mean.high + mean_low.high}).store(to.array[0] + c, pair_of<Bytes>);
+  (Pair<Bytes>{factor_of<Compute>(scale.low, variance.low, epsilon), factor_of<Compute>(scale.high, variance.high, epsilon)})
+      .store(to.array[1] + c, pair_of<Bytes>);
+  load_pair(center.low, center.high, static_cast<const Compute*>(to.array[0] + c));
+  load_pair(factor.low, factor.high, static_cast<const Compute*>(to.array[1] + c));
   offset.low = offset_of(mean.low, mean_low.low, center.low, factor.low, bias.low);
   offset.high = offset_of(mean.high, mean_low.high, center.high, factor.high, bias.high);
-  offset.store(to.offset + c, pair_of<Bytes>);
+  offset.store(to.array[2] + c, pair_of<Bytes>);
 }
 
 /// From merged moments: batch statistics, running statistics, coefficients (each where asked for).
@@ -266,7 +343,7 @@ struct FinalizeChannels {
   MomentSums moments;
   std::int64_t channels, count;
   ChannelArguments<P> to;
-  Coefficients<Compute> coefficients;
+  NormalizationCoefficients<Compute> coefficients;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
@@ -286,7 +363,7 @@ struct FinalizeChannels {
         if (to.batch_variance[k] != nullptr) variance.store(to.batch_variance[k] + c, some);
       }
       if (to.running_mean != nullptr && to.momentum != 0) update<Bytes>(c, some, mean, variance);
-      if (coefficients.center == nullptr) continue;
+      if (coefficients.array[0] == nullptr) continue;
       const auto scale = Pair<Bytes>::load(to.scale == nullptr ? nullptr : to.scale + c, some, 1.0);
       const auto bias = Pair<Bytes>::load(to.bias == nullptr ? nullptr : to.bias + c, some, 0.0);
       store_coefficients<Compute, Bytes>(coefficients, c, mean, low, variance, scale, bias, to.epsilon);
@@ -348,7 +425,7 @@ struct ConstantCoefficients {
   const P* bias;
   double epsilon;
   std::int64_t channels;
-  Coefficients<Compute> coefficients;
+  NormalizationCoefficients<Compute> coefficients;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
@@ -359,7 +436,7 @@ struct ConstantCoefficients {
       const auto s = Pair<Bytes>::load(scale == nullptr ? nullptr : scale + c, some, 1.0);
       const auto b = Pair<Bytes>::load(bias == nullptr ? nullptr : bias + c, some, 0.0);
       store_coefficients<Compute, Bytes>(coefficients, c, m, Pair<Bytes>::broadcast(0.0), v, s, b, epsilon);
-      b.store(coefficients.offset + c, pair_of<Bytes>);  // also where an infinite mean has no difference to itself
+      b.store(coefficients.array[2] + c, pair_of<Bytes>);  // also where an infinite mean has no difference to itself
     }
   }
 };

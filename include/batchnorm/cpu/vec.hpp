@@ -50,6 +50,15 @@ struct vec {
   friend BATCHNORM_INLINE auto operator==(const vec& a, const vec& b) { return Mask<decltype(a.v == b.v)>{a.v == b.v}; }
 };
 
+/// What comparing two V yields.
+template <class V>
+using MaskOf = decltype(V::zero() < V::zero());
+
+template <class M>
+BATCHNORM_INLINE Mask<M> operator!(const Mask<M>& mask) {
+  return {~mask.v};
+}
+
 /// Lane by lane: mask ? a : b.
 template <class M, class T, int Bytes>
 BATCHNORM_INLINE vec<T, Bytes> select(const Mask<M>& mask, const vec<T, Bytes>& a, const vec<T, Bytes>& b) {

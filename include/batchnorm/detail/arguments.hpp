@@ -9,7 +9,8 @@
 #include <string>
 #include <string_view>
 
-#include <batchnorm/cpu/geometry.hpp>
+#include <batchnorm/activation.hpp>
+#include <batchnorm/cpu/problem.hpp>
 #include <batchnorm/options.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::arguments {
@@ -43,24 +44,30 @@ inline double momentum_of(std::string_view call, const Options& options, const C
   return number == 0 ? options.momentum : 1.0 / static_cast<double>(number);
 }
 
+/// Whether an output may stand in the place of a tensor that is read.
+enum class Replaceable { no, yes };
+
 /// The arguments of one call: checks each against x, then all against each other.
 class Arguments {
  public:
   /// Checks the rank and the extents of x. Where x is not empty its layout is found as well.
+  /// `allowed_overlap` says to the reader of a message which tensors are Replaceable.
   template <class T>
-  Arguments(std::string_view call, const TensorView<T>& x, Format format) : call_(call), shape_(x.shape()), format_(format) {
-    if (!x.present()) fail<ValueError>("x is absent");
+  Arguments(std::string_view call, const TensorView<T>& x, Format format, Replaceable replaceable = Replaceable::no,
+            std::string_view allowed_overlap = {}, std::string_view name_of_x = "x")
+      : call_(call), shape_(x.shape()), format_(format), allowed_overlap_(allowed_overlap), name_of_x_(name_of_x) {
+    if (!x.present()) fail<ValueError>(std::string(name_of_x) + " is absent");
     if (shape_.rank() < 2 || shape_.rank() > 5) {
-      fail<ShapeError>("x has rank " + std::to_string(shape_.rank()) + ", expected 2 to 5" + about_x());
+      fail<ShapeError>(std::string(name_of_x) + " has rank " + std::to_string(shape_.rank()) + ", expected 2 to 5" + about_x());
     }
-    elements_ = element_count(shape_, call, "x");
+    elements_ = element_count(shape_, call, name_of_x);
     channels_ = shape_[cpu::channel_axis(shape_, format)];
     if (elements_ == 0) return;
-    check_data("x", x);
+    check_data(name_of_x, x);
     const auto geometry = cpu::geometry_of(shape_, x.strides(), format);
-    if (!geometry) refuse_strides("x", x.strides());
+    if (!geometry) refuse_strides(name_of_x, x.strides());
     geometry_ = *geometry;
-    add_tensor("x", x, Role::input);
+    add_tensor(name_of_x, x, Role::input, replaceable);
   }
 
   /// A call without x: only channel vectors.
@@ -72,22 +79,44 @@ class Arguments {
 
   /// An argument of the shape of x, laid out as x is, though perhaps with other strides. Where x is not empty, its pitch.
   template <class T>
-  cpu::Pitch tensor(std::string_view name, const TensorView<T>& view) {
+  cpu::Operand<T> tensor(std::string_view name, const TensorView<T>& view, Replaceable replaceable = Replaceable::no) {
     if (!view.present()) fail<ValueError>(std::string(name) + " is absent");
     if (view.shape() != shape_) {
-      fail<ShapeError>(std::string(name) + " has shape " + batchnorm::to_string(view.shape()) + ", expected the shape of x" +
-                       about_x());
+      fail<ShapeError>(std::string(name) + " has shape " + batchnorm::to_string(view.shape()) + ", expected the shape of " +
+                       std::string(name_of_x_) + about_x());
     }
     if (empty()) return {};
     check_data(name, view);
     if (!cpu::pitch_in(geometry_, shape_, view.strides(), format_)) refuse_strides(name, view.strides());
-    return add_tensor(name, view, std::is_const_v<T> ? Role::input : Role::output);
+    return {view.data(), add_tensor(name, view, std::is_const_v<T> ? Role::input : Role::output, replaceable)};
   }
 
-  /// The pitch of x, once it is known not to be empty.
+  /// The same for one that may be absent: then its data is null.
   template <class T>
-  cpu::Pitch pitch(const TensorView<T>& view) const noexcept {
-    return cpu::pitch_in(geometry_, shape_, view.strides(), format_).value_or(cpu::Pitch{});
+  cpu::Operand<T> optional_tensor(std::string_view name, const TensorView<T>& view) {
+    return view.present() ? tensor(name, view) : cpu::Operand<T>();
+  }
+
+  /// A mask over the elements of x; null when it is absent or there are none.
+  template <class B>
+  B* mask(const TensorView<B>& view) {
+    if (!view.present()) return nullptr;
+    const std::int64_t bytes = cpu::bytes_of_bits(elements_);
+    if (view.shape() != Shape{bytes}) {
+      fail<ShapeError>("mask has shape " + batchnorm::to_string(view.shape()) + ", expected [" + std::to_string(bytes) +
+                       "], a bit for each element" + about_x());
+    }
+    if (empty()) return nullptr;
+    if (view.data() == nullptr) fail<ValueError>("mask has a null pointer for its data");
+    if (view.strides()[0] != 1 && bytes > 1) fail<ValueError>("mask has gaps, its bytes must lie next to each other");
+    add({"mask", address(view.data()), bytes, 0, 0, {}, std::is_const_v<B> ? Role::input : Role::output, false});
+    return view.data();
+  }
+
+  /// x, once it is known not to be empty.
+  template <class T>
+  cpu::Operand<T> x(const TensorView<T>& view) const noexcept {
+    return {view.data(), pitch(view)};
   }
 
   /// An argument of shape [C]; null when it is absent.
@@ -123,6 +152,14 @@ class Arguments {
     if (!present) fail<ValueError>(std::string(name) + " is absent, " + std::string(reason));
   }
 
+  /// Gradients pass that activation.
+  template <class A>
+  void check_trainable(const A& activation) const {
+    if (const char* problem = batchnorm::detail::problem_of(activation)) {
+      fail<ValueError>("gradients cannot pass the activation: " + std::string(problem));
+    }
+  }
+
   /// Moments of the channels of x, of at least one value where x has any.
   void check_moments(std::int64_t channels, std::int64_t count) const {
     if (channels != channels_) {
@@ -132,7 +169,16 @@ class Arguments {
     if (count == 0 && !empty()) fail<ValueError>("moments are those of no values, they cannot normalise x" + about_x());
   }
 
-  /// No output shares an element with another argument, but for y == x and y == residual with the same strides.
+  /// Gradient sums of the channels of x, of at least one value where x has any.
+  void check_sums(std::int64_t channels, std::int64_t count) const {
+    if (channels != channels_) {
+      fail<ShapeError>("sums have " + std::to_string(channels) + " channels, expected C = " + std::to_string(channels_) +
+                       about_x());
+    }
+    if (count == 0 && !empty()) fail<ValueError>("sums are those of no values, x has some" + about_x());
+  }
+
+  /// No output shares an element with another argument, but in the place of a replaceable one with the same strides.
   void check_overlap() const {
     for (std::size_t i = 0; i < count_; ++i) {
       if (regions_[i].role != Role::output) continue;
@@ -162,11 +208,13 @@ class Arguments {
     cpu::Pitch pitch;
     Role role;
     bool is_tensor;
+    Replaceable replaceable = Replaceable::no;
   };
 
   std::string about_x() const {
     if (shape_.rank() == 0) return "";
-    return " (x is " + batchnorm::to_string(shape_) + ", " + std::string(batchnorm::to_string(format_)) + ")";
+    return " (" + std::string(name_of_x_) + " is " + batchnorm::to_string(shape_) + ", " +
+           std::string(batchnorm::to_string(format_)) + ")";
   }
 
   void check_vector(std::string_view name, const Shape& shape) const {
@@ -197,13 +245,14 @@ class Arguments {
     for (int axis = 0; axis < shape_.rank(); ++axis) {
       text.append(axis == 0 ? "" : ", ").append(std::to_string(strides[static_cast<std::size_t>(axis)]));
     }
-    if (name == "x") {
-      fail<ValueError>("x has strides " + text +
+    if (name == name_of_x_) {
+      fail<ValueError>(std::string(name) + " has strides " + text +
                        "]; supported are tensors where the spatial values of a channel, or the channels "
                        "of a position, lie next to each other" +
                        about_x());
     }
-    fail<ValueError>(std::string(name) + " has strides " + text + "], which is another memory layout than that of x (" +
+    fail<ValueError>(std::string(name) + " has strides " + text + "], which is another memory layout than that of " +
+                     std::string(name_of_x_) + " (" +
                      (geometry_.channels_last ? "channels" : "the spatial values of a channel") + " next to each other)" +
                      about_x());
   }
@@ -211,7 +260,12 @@ class Arguments {
   static std::uintptr_t address(const volatile void* p) noexcept { return reinterpret_cast<std::uintptr_t>(p); }
 
   template <class T>
-  cpu::Pitch add_tensor(std::string_view name, const TensorView<T>& view, Role role) {
+  cpu::Pitch pitch(const TensorView<T>& view) const noexcept {
+    return cpu::pitch_in(geometry_, shape_, view.strides(), format_).value_or(cpu::Pitch{});
+  }
+
+  template <class T>
+  cpu::Pitch add_tensor(std::string_view name, const TensorView<T>& view, Role role, Replaceable replaceable) {
     const cpu::Geometry& g = geometry_;
     const cpu::Pitch p = pitch(view);
     constexpr auto size = static_cast<std::int64_t>(sizeof(T));
@@ -219,7 +273,8 @@ class Arguments {
     const std::int64_t inner = (channels < 0 ? -channels : channels) + g.s;
     const std::int64_t span = (images < 0 ? -images : images) + inner;
     const std::int64_t first = (std::min<std::int64_t>)(0, channels) + (std::min<std::int64_t>)(0, images);
-    add({name, address(view.data() + first), span * size, (g.n == 1 ? 0 : p.outer) * size, inner * size, p, role, true});
+    add({name, address(view.data() + first), span * size, (g.n == 1 ? 0 : p.outer) * size, inner * size, p, role, true,
+         replaceable});
     return p;
   }
 
@@ -243,17 +298,17 @@ class Arguments {
   }
 
   static bool may_coincide(const Region& output, const Region& other) noexcept {
-    return output.is_tensor && other.is_tensor && other.role == Role::input && output.begin == other.begin &&
+    return other.replaceable == Replaceable::yes && output.is_tensor && output.begin == other.begin &&
            output.pitch == other.pitch;
   }
 
   [[noreturn]] void refuse_overlap(std::size_t output, std::size_t other) const {
     const Region& a = regions_[output];
     const Region& b = regions_[other];
-    const bool tensors = a.is_tensor && b.is_tensor;
+    const bool explains = a.is_tensor && b.is_tensor && !allowed_overlap_.empty();
     fail<ValueError>(std::string(a.name) + " overlaps " + std::string(b.name) +
-                     (tensors ? "; allowed is only output_x in the place of x or of the residual, with the same strides"
-                              : "; an output shares no element with another argument"));
+                     (explains ? "; allowed is only " + std::string(allowed_overlap_) + ", with the same strides"
+                               : "; an output shares no element with another argument"));
   }
 
   std::string_view call_;
@@ -262,7 +317,9 @@ class Arguments {
   std::int64_t elements_ = 0;
   std::int64_t channels_ = 0;
   cpu::Geometry geometry_;
-  std::array<Region, 12> regions_{};
+  std::string_view allowed_overlap_;
+  std::string_view name_of_x_ = "x";
+  std::array<Region, 16> regions_{};
   std::size_t count_ = 0;
 };
 

@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// What gradients sum up over a channel, what follows from the sums, and the operation on each element.
+
+#include <batchnorm/cpu/statistics.hpp>
+
+namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
+
+/// What tells how dy passes the activation: there is none; a mask; the output y; the output in the place of x, which is undone.
+enum class Through { nothing, mask, output, inverse };
+
+template <class A, Through through>
+struct Passage {
+  static constexpr bool reads_bits = through == Through::mask;
+  static constexpr bool reads_y = through == Through::output;
+  static constexpr bool inverts = through == Through::inverse;
+
+  A activation;
+
+  /// The gradient before the activation.
+  template <class V>
+  BATCHNORM_INLINE V dz(const V& dy, const V& x, const V& y, const MaskOf<V>& passes) const {
+    if constexpr (through == Through::mask) return activation.gradient(dy, passes);
+    if constexpr (through == Through::output) return activation.gradient(dy, activation.passes(y));
+    if constexpr (through == Through::inverse) return activation.gradient(dy, activation.passes(x));
+    return dy;
+  }
+  /// What is read as x.
+  template <class V>
+  BATCHNORM_INLINE V x(const V& x) const {
+    if constexpr (inverts) return activation.inverse(x);
+    return x;
+  }
+};
+
+/// Sums of dz and of dz * (x - center). Inputs: dy, x and perhaps y.
+template <Element T, class Pass>
+struct GradientSummation {
+  static constexpr int inputs = Pass::reads_y ? 3 : 2, constants = 1, factors = 2, sums = 2;
+  static constexpr bool reads_bits = Pass::reads_bits;
+
+  Pass passage;
+
+  template <class V>
+  BATCHNORM_INLINE void form(const V (&in)[inputs], const V (&center)[1], const MaskOf<V>& passes, V (&factor)[2]) const {
+    factor[0] = passage.dz(in[0], in[1], in[inputs - 1], passes);
+    factor[1] = passage.x(in[1]) - center[0];
+  }
+  template <class V>
+  BATCHNORM_INLINE void add(const V (&factor)[2], V (&sum)[2]) const {
+    sum[0] = sum[0] + factor[0];
+    sum[1] = fma(factor[0], factor[1], sum[1]);
+  }
+};
+
+/// Sums of x - center, of dy - p and g - q about pivots, and of the products of each two, in the order xc, d, e, d xc, e xc, d
+/// e. Inputs: x, dy, g.
+template <Element T>
+struct DoubleGradientSummation {
+  static constexpr int inputs = 3, constants = 3, factors = 3, sums = 6;
+  static constexpr bool reads_bits = false;
+
+  template <class V>
+  BATCHNORM_INLINE void form(const V (&in)[3], const V (&constant)[3], const MaskOf<V>&, V (&factor)[3]) const {
+    BATCHNORM_UNROLL
+    for (int k = 0; k < 3; ++k) factor[k] = in[k] - constant[k];
+  }
+  template <class V>
+  BATCHNORM_INLINE void add(const V (&f)[3], V (&sum)[6]) const {
+    BATCHNORM_UNROLL
+    for (int k = 0; k < 3; ++k) sum[k] = sum[k] + f[k];
+    sum[3] = fma(f[1], f[0], sum[3]);
+    sum[4] = fma(f[2], f[0], sum[4]);
+    sum[5] = fma(f[1], f[2], sum[5]);
+  }
+};
+
+/// Adds the sums of a block to those of the blocks before it, each kept with what its additions have lost (TwoSum): state array
+/// 2 k is sum k, 2 k + 1 what it has lost.
+template <class Summation>
+struct MergeSums {
+  ChannelArrays state;
+  SumArrays<Summation> block;
+  std::int64_t channels;
+  bool is_first;
+
+  template <int Bytes>
+  BATCHNORM_INLINE void run() const {
+    using D = vec<double, Bytes>;
+    for (int k = 0; k < Summation::sums; ++k) {
+      for (std::int64_t c = 0; c < channels; c += D::lanes) {
+        const D added = D::load(block.sum[k] + c);
+        D sum = added, lost = D::zero();
+        if (!is_first) {
+          two_sum(D::load(state[2 * k] + c), added, sum, lost);
+          lost = lost + D::load(state[2 * k + 1] + c);
+        }
+        sum.store(state[2 * k] + c);
+        lost.store(state[2 * k + 1] + c);
+      }
+    }
+  }
+};
+
+/// The sums that the gradient needs (problem.hpp says what a statistic is); center[c] is subtracted from x.
+template <Element T, class Pass>
+struct GradientStatistic {
+  using Summation = GradientSummation<T, Pass>;
+  static constexpr int state = 2 * Summation::sums;
+
+  Summation summation;
+  const double* center;
+
+  void begin(Isa, const Reduction<T, GradientStatistic>&, const Block&, std::int64_t first, std::int64_t channels,
+             const SumArrays<Summation>& to) const noexcept {
+    std::copy_n(center + first, channels, to.constant[0]);
+  }
+  bool refine(Isa, const Block&, std::int64_t, const SumArrays<Summation>&) const noexcept { return false; }
+  void merge(Isa isa, const ChannelArrays& to, const SumArrays<Summation>& block, std::int64_t channels, std::int64_t before,
+             std::int64_t) const noexcept {
+    run(isa, MergeSums<Summation>{to, block, channels, before == 0});
+  }
+};
+
+/// The sums that the double gradient needs. Products of dy and g are summed about one pivot for the channel, its first values
+/// (`pivots`), or about 0.
+template <Element T>
+struct DoubleGradientStatistic {
+  using Summation = DoubleGradientSummation<T>;
+  static constexpr int state = 2 * Summation::sums;
+
+  Summation summation;
+  const double* center;
+  bool pivots;
+
+  void begin(Isa, const Reduction<T, DoubleGradientStatistic>& reduction, const Block&, std::int64_t first,
+             std::int64_t channels, const SumArrays<Summation>& to) const noexcept {
+    std::copy_n(center + first, channels, to.constant[0]);
+    for (int k = 1; k < 3; ++k) {
+      for (std::int64_t c = 0; c < channels; ++c) {
+        to.constant[k][c] = pivots ? pivot_of(*reduction.in.of[k].at(0, first + c)) : 0.0;
+      }
+    }
+  }
+  bool refine(Isa, const Block&, std::int64_t, const SumArrays<Summation>&) const noexcept { return false; }
+  void merge(Isa isa, const ChannelArrays& to, const SumArrays<Summation>& block, std::int64_t channels, std::int64_t before,
+             std::int64_t) const noexcept {
+    run(isa, MergeSums<Summation>{to, block, channels, before == 0});
+  }
+};
+
+/// dx of one element in training: dx = a * (dz - mean_dz) + (b * (x - center) + c). Coefficients: center, mean_dz, a, b, c.
+/// Inputs: dy, x and perhaps y. Outputs: dx and, where it is asked for, dz, the gradient of a residual.
+template <Element T, class Pass>
+struct TrainingGradient {
+  static constexpr int inputs = Pass::reads_y ? 3 : 2, outputs = 2, coefficients = 5, prefetched = inputs;
+  static constexpr Bits bits = Pass::reads_bits ? Bits::read : Bits::none;
+
+  Pass passage;
+  bool returns_dz;
+
+  bool stores(int j) const { return j == 0 || returns_dz; }
+
+  template <class V>
+  BATCHNORM_INLINE void operator()(const V (&in)[inputs], const V (&k)[5], const MaskOf<V>& passes, V (&out)[outputs]) const {
+    const V dz = passage.dz(in[0], in[1], in[inputs - 1], passes);
+    out[0] = fma(k[2], dz - k[1], fma(k[3], passage.x(in[1]) - k[0], k[4]));
+    out[1] = dz;
+  }
+};
+
+/// dx of one element in inference: dx = a * dz. Inputs: dy, and perhaps what dz is found from. Outputs as above.
+template <Element T, class Pass>
+struct InferenceGradient {
+  static constexpr bool reads_more = Pass::reads_y || Pass::inverts;
+  static constexpr int inputs = reads_more ? 2 : 1, outputs = 2, coefficients = 1, prefetched = 0;
+  static constexpr Bits bits = Pass::reads_bits ? Bits::read : Bits::none;
+
+  Pass passage;
+  bool returns_dz;
+
+  bool stores(int j) const { return j == 0 || returns_dz; }
+
+  template <class V>
+  BATCHNORM_INLINE void operator()(const V (&in)[inputs], const V (&k)[1], const MaskOf<V>& passes, V (&out)[outputs]) const {
+    const V dz = passage.dz(in[0], in[inputs - 1], in[inputs - 1], passes);
+    out[0] = k[0] * dz;
+    out[1] = dz;
+  }
+};
+
+/// dx and ddy of one element, from x, dy and g = ddx. In training, with xc = x - center, d = dy - mean_dy, e = g - mean_g,
+///
+///   dx = D xc + (B d + (F e + G))        ddy = A e + (B xc + C)
+///
+/// and in inference dx = B dy, ddy = A g + (B xc + C). Coefficients: center, A, B, C, and in training mean_dy, mean_g, D, F, G.
+template <Element T, bool is_training>
+struct DoubleGradient {
+  static constexpr int inputs = 3, outputs = 2, coefficients = is_training ? 9 : 4, prefetched = is_training ? 3 : 0;
+  static constexpr Bits bits = Bits::none;
+
+  bool wants_dx = true, wants_ddy = true;
+
+  bool stores(int j) const { return j == 0 ? wants_dx : wants_ddy; }
+
+  template <class V>
+  BATCHNORM_INLINE void operator()(const V (&in)[3], const V (&k)[coefficients], const MaskOf<V>&, V (&out)[2]) const {
+    const V xc = in[0] - k[0];
+    if constexpr (is_training) {
+      const V d = in[1] - k[4], e = in[2] - k[5];
+      out[0] = fma(k[6], xc, fma(k[2], d, fma(k[7], e, k[8])));
+      out[1] = fma(k[1], e, fma(k[2], xc, k[3]));
+    } else {
+      out[0] = k[2] * in[1];
+      out[1] = fma(k[1], in[2], fma(k[2], xc, k[3]));
+    }
+  }
+};
+
+/// The statistics that a gradient is given, as doubles with room for whole vectors: what is subtracted from x, what that has
+/// left of the mean, and the variance.
+struct GivenStatistics {
+  ChannelArrays arrays;
+
+  double* center() const noexcept { return arrays[0]; }
+  double* rest() const noexcept { return arrays[1]; }
+  double* variance() const noexcept { return arrays[2]; }
+  GivenStatistics at(std::int64_t c) const noexcept { return {arrays.at(c)}; }
+  static constexpr int count = 3;
+};
+
+/// The caller's arrays over channels for a gradient; null where absent.
+template <Element P>
+struct GradientArguments {
+  const P* scale = nullptr;
+  P* dscale = nullptr;
+  P* dbias = nullptr;
+  double epsilon = 0;
+  std::int64_t values = 0;     // m
+  bool scale_inverts = false;  // what is read as x is scale * xh + bias, not x itself
+
+  GradientArguments at(std::int64_t c) const noexcept {
+    const auto shifted = [c](auto* p) { return p == nullptr ? p : p + c; };
+    GradientArguments result = *this;
+    result.scale = shifted(scale);
+    result.dscale = shifted(dscale);
+    result.dbias = shifted(dbias);
+    return result;
+  }
+
+  bool wants_sums() const noexcept { return dscale != nullptr || dbias != nullptr; }
+
+  /// The gradients of no values are 0.
+  void write_empty_batch(std::int64_t channels) const noexcept {
+    for (P* p : {dscale, dbias}) {
+      if (p != nullptr) std::fill_n(p, channels, P(0));
+    }
+  }
+};
+
+/// Stores a coefficient rounded to Compute, and gives it back as rounded.
+template <int Bytes, class Compute>
+BATCHNORM_INLINE Pair<Bytes> store_rounded(Compute* to, const Pair<Bytes>& value) {
+  value.store(to, pair_of<Bytes>);
+  Pair<Bytes> result;
+  load_pair(result.low, result.high, static_cast<const Compute*>(to));
+  return result;
+}
+
+/// From the sums dz and dz_x = sum(dz * (x - mean)): dbias = dz, dscale = dz_x / sqrt(variance + epsilon), and the coefficients
+/// of TrainingGradient,
+///
+///   a = scale / sqrt(variance + epsilon)      b = -a * dz_x / (m * (variance + epsilon))
+///   c = -a * (M[dz] - mean_dz) - b * (mean - center)      mean_dz and center are M[dz] and the mean, rounded
+///
+/// Where the output stands in for x, (x - mean) / sqrt(variance + epsilon) is (z - bias) / scale: scale takes the root's place
+/// in dscale and, squared, in b. The coefficients have room for whole pairs; they are left out where null.
+template <class Compute, Element P>
+struct FinalizeGradients {
+  ChannelArrays state;
+  GivenStatistics given;
+  std::int64_t channels;
+  GradientArguments<P> to;
+  Coefficients<Compute, 5> coefficients;
+
+  template <int Bytes>
+  BATCHNORM_INLINE void run() const {
+    for (std::int64_t c = 0; c < channels; c += pair_of<Bytes>) {
+      const std::int64_t some = (std::min)(pair_of<Bytes>, channels - c);
+      const auto scale = Pair<Bytes>::load(to.scale == nullptr ? nullptr : to.scale + c, some, 1.0);
+      const Channel<Bytes> low(*this, c, scale.low), high(*this, c + vec<double, Bytes>::lanes, scale.high);
+      if (to.dbias != nullptr) Pair<Bytes>{low.dz, high.dz}.store(to.dbias + c, some);
+      if (to.dscale != nullptr) Pair<Bytes>{low.dscale, high.dscale}.store(to.dscale + c, some);
+      if (coefficients.array[0] != nullptr) store_coefficients<Bytes>(c, low, high);
+    }
+  }
+
+  template <int Bytes>
+  struct Channel {
+    using D = vec<double, Bytes>;
+    D dz, dscale, mean_dz, mean, rest, a, b;
+
+    BATCHNORM_INLINE Channel(const FinalizeGradients& f, std::int64_t c, const D& scale) {
+      const D m = D::broadcast(static_cast<double>(f.to.values)), epsilon = D::broadcast(f.to.epsilon);
+      const D dz_high = D::load(f.state[0] + c), dz_low = D::load(f.state[1] + c);
+      dz = dz_high + dz_low;
+      mean = D::load(f.given.center() + c);
+      rest = D::load(f.given.rest() + c);
+      const D dz_x = D::load(f.state[2] + c) + (D::load(f.state[3] + c) - rest * dz);
+      const D variance = D::load(f.given.variance() + c);
+      const D square = f.to.scale_inverts ? scale * scale : variance + epsilon;
+      dscale = dz_x / (f.to.scale_inverts ? scale : square_root(square));
+      mean_dz = dz / m;
+      a = inverse_deviation_times<Compute>(scale, variance, f.to.epsilon);
+      b = D::zero() - bounded<Compute>(a * (dz_x / (m * square)), (dz_x - dz_x) + scale);
+      a = bounded<Compute>(a, scale);
+    }
+  };
+
+  template <int Bytes>
+  BATCHNORM_INLINE void store_coefficients(std::int64_t c, const Channel<Bytes>& low, const Channel<Bytes>& high) const {
+    const auto& k = coefficients.array;
+    const auto center = store_rounded<Bytes>(k[0] + c, {low.mean + low.rest, high.mean + high.rest});
+    const auto mean_dz = store_rounded<Bytes>(k[1] + c, {low.mean_dz, high.mean_dz});
+    const auto a = store_rounded<Bytes>(k[2] + c, {low.a, high.a});
+    const auto b = store_rounded<Bytes>(k[3] + c, {low.b, high.b});
+    const auto constant = [](const Channel<Bytes>& h, const auto& center_rounded, const auto& mean_rounded,
+                             const auto& a_rounded, const auto& b_rounded) __attribute__((always_inline)) {
+      const auto of_mean = b_rounded * ((h.mean - center_rounded) + h.rest);
+      return (mean_rounded - h.mean_dz) * a_rounded - of_mean;
+    };
+    (Pair<Bytes>{constant(low, center.low, mean_dz.low, a.low, b.low),
+                 constant(high, center.high, mean_dz.high, a.high, b.high)})
+        .store(k[4] + c, pair_of<Bytes>);
+  }
+};
+
+/// a = scale / sqrt(variance + epsilon), the coefficient of InferenceGradient.
+template <class Compute, Element P>
+struct InferenceFactors {
+  GivenStatistics given;
+  std::int64_t channels;
+  const P* scale;
+  double epsilon;
+  Compute* factor;
+
+  template <int Bytes>
+  BATCHNORM_INLINE void run() const {
+    using D = vec<double, Bytes>;
+    for (std::int64_t c = 0; c < channels; c += pair_of<Bytes>) {
+      const auto s = Pair<Bytes>::load(scale == nullptr ? nullptr : scale + c, (std::min)(pair_of<Bytes>, channels - c), 1.0);
+      const D low = D::load(given.variance() + c), high = D::load(given.variance() + c + D::lanes);
+      (Pair<Bytes>{factor_of<Compute>(s.low, low, epsilon), factor_of<Compute>(s.high, high, epsilon)})
+          .store(factor + c, pair_of<Bytes>);
+    }
+  }
+};
+
+/// The caller's arrays over channels for a double gradient; null where absent (scale 1, the others 0).
+template <Element P>
+struct DoubleGradientArguments {
+  const P* scale = nullptr;
+  const P* ddscale = nullptr;
+  const P* ddbias = nullptr;
+  P* dscale = nullptr;
+  double epsilon = 0;
+  std::int64_t values = 0;  // m
+
+  DoubleGradientArguments at(std::int64_t c) const noexcept {
+    const auto shifted = [c](auto* p) { return p == nullptr ? p : p + c; };
+    return {shifted(scale), shifted(ddscale), shifted(ddbias), shifted(dscale), epsilon, values};
+  }
+  static double value(const P* p, std::int64_t c, double absent) noexcept { return p == nullptr ? absent : widened(p[c]); }
+};
+
+/// What the sums of DoubleGradientSummation about the pivots p and q say of a channel, with r = 1 / sqrt(variance + epsilon):
+/// the means of dy, g, dy xh and g xh, and the covariance of dy and g.
+struct DoubleGradientMeans {
+  double r, dy, g, dy_xh, g_xh, covariance;
+
+  DoubleGradientMeans(const ChannelArrays& state, std::int64_t c, double p, double q, double inverse_deviation,
+                      double m) noexcept
+      : r(inverse_deviation) {
+    const auto sum = [&](int k) { return state[2 * k][c] + state[2 * k + 1][c]; };
+    const double xc = sum(0), d = sum(1), e = sum(2);
+    dy = p + d / m;
+    g = q + e / m;
+    dy_xh = r * ((sum(3) + p * xc) / m);
+    g_xh = r * ((sum(4) + q * xc) / m);
+    covariance = (sum(5) - d * (e / m)) / m;
+  }
+};
+
+/// The coefficients of DoubleGradient in training for channel c, and dscale. With s = scale, t = ddscale, u = ddbias, M[.] the
+/// means above and cov the covariance:
+///
+///   A = s r      B = t r - s r^2 M[g xh]      C = u - A (M[g] - mean_g) - B (mean - center)
+///   D = s r^3 (3 M[dy xh] M[g xh] - cov) - t r^2 M[dy xh]      F = -s r^2 M[dy xh]
+///   G = -B (M[dy] - mean_dy) - F (M[g] - mean_g) - D (mean - center)      dscale = m r (cov - M[g xh] M[dy xh])
+template <class Compute, Element P>
+void finalize_double_gradient(const DoubleGradientMeans& means, const GivenStatistics& given, std::int64_t c,
+                              const DoubleGradientArguments<P>& to, const Coefficients<Compute, 9>* coefficients) noexcept {
+  const auto& [r, dy, g, dy_xh, g_xh, covariance] = means;
+  const double s = to.value(to.scale, c, 1), t = to.value(to.ddscale, c, 0), u = to.value(to.ddbias, c, 0);
+  if (to.dscale != nullptr) {
+    const double dscale = static_cast<double>(to.values) * r * (covariance - g_xh * dy_xh);
+    to.dscale[c] = static_cast<P>(static_cast<compute_t<P>>(dscale));
+  }
+  if (coefficients == nullptr) return;
+  const auto rounded = [&](int k, double value) {
+    return static_cast<double>(coefficients->array[k][c] = static_cast<Compute>(value));
+  };
+  const double mean = given.center()[c];
+  const double center_lost = mean - rounded(0, mean), dy_lost = dy - rounded(4, dy), g_lost = g - rounded(5, g);
+  const double a = rounded(1, s * r);
+  const double b = rounded(2, r * (t - s * r * g_xh));
+  rounded(3, u - a * g_lost - b * center_lost);
+  const double d = rounded(6, r * r * (s * r * (3 * dy_xh * g_xh - covariance) - t * dy_xh));
+  const double f = rounded(7, -s * r * r * dy_xh);
+  rounded(8, -b * dy_lost - f * g_lost - d * center_lost);
+}
+
+}  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu
