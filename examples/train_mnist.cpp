@@ -115,10 +115,10 @@ std::array<Run, 4> train_all(const Arguments& arguments, const Data& data) {
     return train("Sigmoid network", normalize, std::move(architecture), data, {schedule, 50});
   };
   const auto convolutional = [&](Normalize normalize) {
-    auto architecture = convolutional_network<float>({.side = fashion_mnist::image_side, .channels = {16, 32}, .classes = 10},
+    auto architecture = convolutional_network<float>({.side = fashion_mnist::image_side, .channels = {8, 16}, .classes = 10},
                                                      normalize, arguments.seed);
     const Schedule schedule{arguments.convolutional_steps, batch_size, arguments.rate, arguments.seed};
-    return train("Convolutional network", normalize, std::move(architecture), data, {schedule, 20});
+    return train("Convolutional network", normalize, std::move(architecture), data, {schedule, 10});
   };
   return {sigmoid(Normalize::no), sigmoid(Normalize::yes), convolutional(Normalize::no), convolutional(Normalize::yes)};
 }

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "layer.hpp"
 
@@ -33,20 +35,27 @@ class MaxPooling final : public Layer<T> {
   void backward(const Tensor<T>& x, const Tensor<T>& y, const Tensor<T>& dy, Tensor<T>* dx) override {
     if (dx == nullptr) return;
     const std::int64_t channels = x.shape()[3];
+    std::vector<T> left(static_cast<std::size_t>(channels));
     std::fill(dx->begin(), dx->end(), T(0));
     for_each_window(x.shape(), [&](const std::array<std::int64_t, 4>& from, std::int64_t to) {
-      for (std::int64_t i = 0; i < channels; ++i) {
-        T left = dy[to + i];
-        for (const std::int64_t neighbour : from) {
-          const bool chosen = x[neighbour + i] == y[to + i];
-          (*dx)[neighbour + i] = chosen ? left : T(0);
-          left = chosen ? T(0) : left;
-        }
+      std::copy_n(dy.data() + to, channels, left.data());
+      for (const std::int64_t neighbour : from) {
+        hand_over(channels, x.data() + neighbour, y.data() + to, left.data(), dx->data() + neighbour);
       }
     });
   }
 
  private:
+  /// Where x is the largest, dx takes what of the gradient is left. (No two of them overlap: the loop can run on vectors.)
+  static void hand_over(std::int64_t channels, const T* __restrict x, const T* __restrict largest, T* __restrict left,
+                        T* __restrict dx) {
+    for (std::int64_t i = 0; i < channels; ++i) {
+      const bool takes = x[i] == largest[i];
+      dx[i] = takes ? left[i] : T(0);
+      left[i] = takes ? T(0) : left[i];
+    }
+  }
+
   /// Calls visit(from, to): where the four neighbours and the result begin.
   template <class Visit>
   static void for_each_window(const Shape& x, Visit visit) {

@@ -27,8 +27,10 @@ set multiplot layout 1, 2 title "Test accuracy on Fashion-MNIST, with and withou
 set xlabel "training steps, batches of 60 images"
 set ylabel "test accuracy, %"
 set yrange [60:92]
-set grid linecolor rgb "#dddddd"
-set key bottom right opaque box linecolor rgb "#dddddd"
+set grid linetype 1 linecolor rgb "#dddddd"
+set key below center horizontal maxrows 1 samplen 2
+set bmargin 6
+set rmargin 3
 set title "three hidden layers of 100 sigmoids"
 plot data index 1 with lines linewidth 2.5 linecolor rgb "#1f5fa8" title "with batch normalization", \
      data index 0 with lines linewidth 2.5 linecolor rgb "#d1702a" title "without"
@@ -51,8 +53,10 @@ set yrange [floor(lowest - 0.2) : ceil(highest + 0.2)]
 set multiplot layout 1, 2 title "What enters a sigmoid of the last hidden layer, while the network learns" font ",15"
 set xlabel "training steps, batches of 60 images"
 set ylabel "input of the sigmoid"
-set grid linecolor rgb "#dddddd"
-set key top right opaque box linecolor rgb "#dddddd"
+set grid linetype 1 linecolor rgb "#dddddd"
+set key below center horizontal maxrows 1 samplen 2
+set bmargin 6
+set rmargin 3
 do for [i = 0:1] {
   set title (i == 0 ? "without batch normalization" : "with batch normalization")
   plot data index i using 1:2:4 with filledcurves fillcolor rgb "#c9daee" title "15th to 85th percentile", \
