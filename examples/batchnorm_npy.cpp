@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <cstddef>
 #include <cstdio>
 #include <filesystem>
 #include <initializer_list>
@@ -15,19 +16,19 @@
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <type_traits>
 #include <utility>
 
 #include <CLI/CLI.hpp>
 #include <batchnorm/batchnorm.hpp>
-
-#include "npy/npy.hpp"
+#include <batchnorm/npy/npy.hpp>
+#include <batchnorm/npy/tensor.hpp>
 
 namespace {
 
+namespace npy = batchnorm::npy;
+
 using batchnorm::Element;
 using batchnorm::ParameterOf;
-using batchnorm::Shape;
 using batchnorm::Tensor;
 
 /// The command line asks for what does not exist, or the files given do not go together.
@@ -130,13 +131,15 @@ batchnorm::CallOptions call_options_of_environment() {
 
 // The files.
 
-/// Calls body<T>() with the C++ type T of a file's elements.
+/// Calls body<T>() with the C++ type T of the elements of the file given as `name`.
+/// @throws UsageError   they are not floating-point numbers
 template <class Body>
-void with_type(npy::Type type, Body body) {
+void with_type(const std::string& name, npy::Type type, Body body) {
   switch (type) {
     case npy::Type::float16: return body.template operator()<batchnorm::half>();
     case npy::Type::float32: return body.template operator()<float>();
     case npy::Type::float64: return body.template operator()<double>();
+    case npy::Type::int64: throw UsageError(name + " is int64, it must be float16, float32 or float64");
   }
 }
 
@@ -144,8 +147,8 @@ void with_type(npy::Type type, Body body) {
 /// @throws UsageError   they do not go together
 template <class Body>
 void with_types(npy::Type x, npy::Type parameters, Body body) {
-  with_type(x, [&]<class T>() {
-    with_type(parameters, [&]<class P>() {
+  with_type("x", x, [&]<class T>() {
+    with_type("scale", parameters, [&]<class P>() {
       if constexpr (ParameterOf<P, T>) {
         body.template operator()<T, P>();
       } else {
@@ -163,20 +166,6 @@ void require_same_type(const std::string& name, const npy::Reader& file, const s
                    ", it must have the type of " + other_name + ", " + npy::type_name(other.header().type));
 }
 
-template <Element T>
-constexpr npy::Type npy_type() {
-  return std::is_same_v<T, batchnorm::half> ? npy::Type::float16
-         : std::is_same_v<T, float>         ? npy::Type::float32
-                                            : npy::Type::float64;
-}
-
-template <Element T>
-Tensor<T> load(npy::Reader& file) {
-  Tensor<T> tensor{Shape(std::span(file.header().shape))};
-  file.read(std::as_writable_bytes(std::span(tensor.begin(), tensor.end())));
-  return tensor;
-}
-
 /// The results of a command: they are written when all are there, and appear together.
 class OutputFolder {
  public:
@@ -188,9 +177,9 @@ class OutputFolder {
 
   template <Element T>
   void add(const std::string& name, const Tensor<T>& tensor) {
-    const auto extents = tensor.shape().extents();
-    files_.add(path_ / (name + ".npy"), {npy_type<T>(), {extents.begin(), extents.end()}},
-               std::as_bytes(std::span(tensor.begin(), tensor.end())));
+    npy::write_tensor(tensor, [&](const npy::Header& header, std::span<const std::byte> data) {
+      files_.add(path_ / (name + ".npy"), header, data);
+    });
   }
 
   void publish() { files_.publish(); }
@@ -230,15 +219,15 @@ struct ForwardFiles {
 template <Element T, class Body>
 void with_epilogue(const ForwardArguments& arguments, std::optional<npy::Reader>& residual_file, Body body) {
   if (!residual_file) return body(arguments.activation);
-  const Tensor<T> residual = load<T>(*residual_file);
+  const Tensor<T> residual = npy::read_tensor<T>(*residual_file);
   body(batchnorm::AddResidual<T, ChosenActivation>{residual, arguments.activation});
 }
 
 template <Element T, ParameterOf<T> P>
 void forward(const ForwardArguments& arguments, ForwardFiles& files, const batchnorm::CallOptions& call) {
-  const Tensor<T> x = load<T>(files.x);
-  const Tensor<P> scale = load<P>(files.scale), bias = load<P>(files.bias);
-  Tensor<P> mean = load<P>(files.mean), variance = load<P>(files.variance);
+  const Tensor<T> x = npy::read_tensor<T>(files.x);
+  const Tensor<P> scale = npy::read_tensor<P>(files.scale), bias = npy::read_tensor<P>(files.bias);
+  Tensor<P> mean = npy::read_tensor<P>(files.mean), variance = npy::read_tensor<P>(files.variance);
   Tensor<T> output_x(x.shape());
   Tensor<P> batch_mean(scale.shape()), batch_variance(scale.shape());
   Tensor<P> reserve_space_1(scale.shape()), reserve_space_2(scale.shape());

@@ -7,13 +7,16 @@
 #include <vector>
 
 #include <gtest/gtest.h>
-#include <npy/npy.hpp>
+
+#include <batchnorm/npy/npy.hpp>
 
 #include "support/npy_files.hpp"
 #include "support/run_program.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace {
+
+namespace npy = batchnorm::npy;
 
 using npy::Type;
 using support::Array;
@@ -332,6 +335,14 @@ TEST_F(BatchnormNpyTest, RefusesTypesThatDoNotGoTogether) {
   save_all(Type::float32, Type::float32);
   support::save_npy(file("residual"), Type::float16, {2, 2, 2}, {1, 2, 3, 4, 5, 6, 7, 8});
   expect_refusal(run({"--residual", file("residual")}), "is float16, it must have the type of x, float32");
+}
+
+TEST_F(BatchnormNpyTest, RefusesWholeNumbers) {
+  support::save_npy(file("scale"), Type::int64, {2}, {1, 1});
+  for (const char* name : {"bias", "mean", "variance"}) support::save_npy(file(name), Type::int64, {2}, {1, 1});
+  expect_refusal(run(), "scale is int64, it must be float16, float32 or float64");
+  support::save_npy(file("x"), Type::int64, {2, 2, 2}, {1, 2, 3, 4, 5, 6, 7, 8});
+  expect_refusal(run(), "x is int64, it must be float16, float32 or float64");
 }
 
 TEST_F(BatchnormNpyTest, RefusesShapesThatDoNotGoTogether) {

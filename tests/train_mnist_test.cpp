@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The layers and networks of the example train_mnist, on images made here: the data set itself is not needed.
+// The layers and networks of the example train_mnist, on images made here: the data set itself is not needed. In double, where
+// gradients can be checked by differences; the program trains in float (train_mnist_program_test.cpp).
 
 #include <algorithm>
 #include <array>
@@ -188,10 +189,10 @@ TEST(TrainMnist, CrossEntropyOfEqualLogitsIsTheLogarithmOfTheClasses) {
 // ------------------------------------------------------------------------------------------------------------------- training
 
 /// 300 steps, which must bring the loss well below that of guessing, log(3) = 1.10; then folds what was learnt.
-void expect_to_learn_and_fold(Architecture<float> architecture, Normalize normalize) {
+void expect_to_learn_and_fold(Architecture<double> architecture, Normalize normalize) {
   const Examples examples = make_examples(90, 11);
   const Examples others = make_examples(300, 13);
-  Training<float> training(architecture.layers, examples, {.steps = 300, .batch_size = 20, .rate = 0.3, .seed = 2});
+  Training<double> training(architecture.layers, examples, {.steps = 300, .batch_size = 20, .rate = 0.3, .seed = 2});
   training.step();
   const double first = training.progress().loss;
   for (int i = 1; i < 300; ++i) training.step();
@@ -200,40 +201,40 @@ void expect_to_learn_and_fold(Architecture<float> architecture, Normalize normal
   EXPECT_GT(accuracy(architecture.layers, others, [] {}), 0.9);
   if (normalize == Normalize::no) return;
 
-  network::Network<float> without = folded(architecture.layers);
+  network::Network<double> without = folded(architecture.layers);
   for (std::size_t i = 0; i < without.size(); ++i) {
-    EXPECT_EQ(dynamic_cast<const network::Normalization<float>*>(&without.layer(i)), nullptr) << i;
+    EXPECT_EQ(dynamic_cast<const network::Normalization<double>*>(&without.layer(i)), nullptr) << i;
   }
   const Agreement agreement = compare(architecture.layers, without, others);
   EXPECT_EQ(agreement.examples, 300);
   EXPECT_TRUE(agreement.complete()) << agreement.same << " the same, " << agreement.ties << " ties";
-  EXPECT_LT(agreement.largest_difference, 1e-4);  // logits are some 10, a float of which has 1e-6, through four layers
+  EXPECT_LT(agreement.largest_difference, 1e-12);  // logits are some 10, of which a double has 1e-15, through four layers
 }
 
 TEST(TrainMnist, TheSigmoidNetworkLearns) {
-  expect_to_learn_and_fold(small_sigmoid_network<float>(Normalize::yes), Normalize::yes);
+  expect_to_learn_and_fold(small_sigmoid_network<double>(Normalize::yes), Normalize::yes);
 }
 
 TEST(TrainMnist, TheConvolutionalNetworkLearns) {
-  expect_to_learn_and_fold(small_convolutional_network<float>(Normalize::no), Normalize::no);
-  expect_to_learn_and_fold(small_convolutional_network<float>(Normalize::yes), Normalize::yes);
+  expect_to_learn_and_fold(small_convolutional_network<double>(Normalize::no), Normalize::no);
+  expect_to_learn_and_fold(small_convolutional_network<double>(Normalize::yes), Normalize::yes);
 }
 
 TEST(TrainMnist, NetworksOfTheSameSeedHaveTheSameWeights) {
-  const auto plain = small_sigmoid_network<float>(Normalize::no).layers;
-  const auto normalized = small_sigmoid_network<float>(Normalize::yes).layers;
-  const auto weights = [](const network::Network<float>& layers, std::size_t i) {
-    const Tensor<float>& tensor = dynamic_cast<const network::Weighted<float>&>(layers.layer(i)).weights();
-    return std::vector<float>(tensor.begin(), tensor.end());
+  const auto plain = small_sigmoid_network<double>(Normalize::no).layers;
+  const auto normalized = small_sigmoid_network<double>(Normalize::yes).layers;
+  const auto weights = [](const network::Network<double>& layers, std::size_t i) {
+    const Tensor<double>& tensor = dynamic_cast<const network::Weighted<double>&>(layers.layer(i)).weights();
+    return std::vector<double>(tensor.begin(), tensor.end());
   };
   for (std::size_t i = 0; i < 4; ++i) EXPECT_EQ(weights(plain, 2 * i), weights(normalized, 3 * i)) << i;
 }
 
 /// Says of every image that its logits are these three.
-network::Network<float> constant_network(const std::array<float, 3>& logits) {
+network::Network<double> constant_network(const std::array<double, 3>& logits) {
   network::Random random(1);
-  network::Network<float> layers;
-  layers.add<network::Linear<float>>(side * side, classes, network::Bias::present, 0.0, random);
+  network::Network<double> layers;
+  layers.add<network::Linear<double>>(side * side, classes, network::Bias::present, 0.0, random);
   std::ranges::copy(logits, layers.parameters().back().values.begin());
   return layers;
 }
@@ -244,10 +245,10 @@ TEST(TrainMnist, CompareToleratesNothingButTies) {
   auto same = constant_network({3, 2, 1});
   EXPECT_EQ(compare(one, same, examples).same, 250);
   EXPECT_EQ(compare(one, same, examples).largest_difference, 2);
-  auto tie = constant_network({1, 1.000001F, 0});
+  auto tie = constant_network({1, 1.000001, 0});
   EXPECT_EQ(compare(one, tie, examples).ties, 250);
   EXPECT_TRUE(compare(one, tie, examples).complete());
-  auto other = constant_network({1, 1.0001F, 0});  // a tie only by the first network's account
+  auto other = constant_network({1, 1.0001, 0});  // a tie only by the first network's account
   EXPECT_EQ(compare(one, other, examples).ties, 0);
   EXPECT_FALSE(compare(one, other, examples).complete());
   EXPECT_FALSE(compare(other, one, examples).complete());
