@@ -22,6 +22,7 @@
 #include "train_mnist/architectures.hpp"
 #include "train_mnist/folding.hpp"
 #include "train_mnist/pictures.hpp"
+#include "train_mnist/relu_layer.hpp"
 #include "train_mnist/runs.hpp"
 #include "train_mnist/training.hpp"
 

@@ -59,6 +59,10 @@ class TrainMnistProgram : public testing::Test {
     write_examples(data_->path(), "train", 180);
     write_examples(data_->path(), "t10k", 150);
   }
+  // The sanitized builds, which take long, are those of the tests alone.
+  void SetUp() override {
+    if (!fs::exists(BATCHNORM_TRAIN_MNIST)) GTEST_SKIP() << BATCHNORM_TRAIN_MNIST << " is not built";
+  }
   static void TearDownTestSuite() { data_.reset(); }
 
   /// Runs the program for a few steps, its files to `out`.
