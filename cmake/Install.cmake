@@ -12,6 +12,13 @@ install(
   FILE_SET HEADERS
   INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT batchnormTargets NAMESPACE batchnorm:: DESTINATION ${package_dir})
+# A file of its own: the package reads it only for those who ask for the component checkpoint.
+install(
+  TARGETS batchnorm_checkpoint
+  EXPORT batchnormCheckpointTargets
+  FILE_SET HEADERS
+  INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(EXPORT batchnormCheckpointTargets NAMESPACE batchnorm:: DESTINATION ${package_dir})
 
 configure_package_config_file(
   ${CMAKE_CURRENT_LIST_DIR}/batchnormConfig.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/batchnormConfig.cmake

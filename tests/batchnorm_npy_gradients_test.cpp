@@ -12,6 +12,8 @@
 // The commands backward and double-backward of the tool.
 namespace {
 
+namespace npy = batchnorm::npy;
+
 using npy::Type;
 using support::ProgramResult;
 using Values = std::vector<long double>;

@@ -12,6 +12,8 @@
 
 namespace {
 
+namespace npy = batchnorm::npy;
+
 using npy::Type;
 using support::ProgramResult;
 
@@ -290,6 +292,14 @@ TEST_F(BatchnormNpyTest, RefusesTypesThatDoNotGoTogether) {
   save_all(Type::float32, Type::float32);
   support::save_npy(file("residual"), Type::float16, {2, 2, 2}, {1, 2, 3, 4, 5, 6, 7, 8});
   expect_refusal(run({"--residual", file("residual")}), "is float16, it must have the type of x, float32");
+}
+
+TEST_F(BatchnormNpyTest, RefusesWholeNumbers) {
+  support::save_npy(file("scale"), Type::int64, {2}, {1, 1});
+  for (const char* name : {"bias", "mean", "variance"}) support::save_npy(file(name), Type::int64, {2}, {1, 1});
+  expect_refusal(run(), "scale is int64, it must be float16, float32 or float64");
+  support::save_npy(file("x"), Type::int64, {2, 2, 2}, {1, 2, 3, 4, 5, 6, 7, 8});
+  expect_refusal(run(), "x is int64, it must be float16, float32 or float64");
 }
 
 TEST_F(BatchnormNpyTest, RefusesShapesThatDoNotGoTogether) {

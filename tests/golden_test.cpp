@@ -23,6 +23,8 @@
 // Results of other frameworks, compared with those of the tool. tests/data/golden/README.md says where they come from.
 namespace {
 
+namespace npy = batchnorm::npy;
+
 struct Expected {
   std::string name;
   std::filesystem::path file;

@@ -151,7 +151,7 @@ TEST(InPlaceErrors, AScaleFromWhichXCannotBeRecoveredIsRefusedAndLeavesXAsItWas)
     const std::string message = message_of<ValueError>([&] {
       layer.forward({call.x.data(), call.shape}, view(call.scale), view(call.bias), *call.mean, *call.variance, {}, {});
     });
-    EXPECT_TRUE(same_bits(call.x, before));
+    EXPECT_TRUE(message == "<no exception>" || same_bits(call.x, before));
     return message;
   };
   EXPECT_EQ(

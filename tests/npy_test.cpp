@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-#include <sys/resource.h>
 #include <sys/stat.h>
 
-#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <numeric>
@@ -13,12 +11,16 @@
 #include <vector>
 
 #include <gtest/gtest.h>
-#include <npy/npy.hpp>
 
+#include <batchnorm/npy/npy.hpp>
+
+#include "support/file_size_limit.hpp"
 #include "support/npy_files.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace {
+
+namespace npy = batchnorm::npy;
 
 using support::npy_bytes;
 using support::read_bytes;
@@ -33,6 +35,7 @@ struct Stored {
 
 const std::vector<Stored> stored_files{
     {"scalar_float64.npy", {npy::Type::float64, {}}},
+    {"scalar_int64.npy", {npy::Type::int64, {}}},
     {"vector_float16.npy", {npy::Type::float16, {3}}},
     {"matrix_float32.npy", {npy::Type::float32, {2, 3}}},
     {"rank5_float64.npy", {npy::Type::float64, {2, 1, 3, 1, 2}}},
@@ -128,7 +131,8 @@ TEST(NpyReaderTest, ReadsEveryTypeAndTheShapesThatPythonWritesSpecially) {
   for (const auto& [descriptor_and_shape, header] :
        std::vector<std::pair<std::string, npy::Header>>{{"'descr': '<f2', 'shape': (12,)", {npy::Type::float16, {12}}},
                                                         {"'descr': '<f4', 'shape': ( 6 ,)", {npy::Type::float32, {6}}},
-                                                        {"'descr': '<f8', 'shape': (3, 1)", {npy::Type::float64, {3, 1}}}}) {
+                                                        {"'descr': '<f8', 'shape': (3, 1)", {npy::Type::float64, {3, 1}}},
+                                                        {"'descr': '<i8', 'shape': (1, 3)", {npy::Type::int64, {1, 3}}}}) {
     SCOPED_TRACE(descriptor_and_shape);
     EXPECT_EQ(header_of_dictionary("{" + descriptor_and_shape + ", 'fortran_order': False}"), header);
   }
@@ -220,7 +224,7 @@ TEST(NpyReaderTest, RefusesFortranOrder) {
 }
 
 TEST(NpyReaderTest, RefusesOtherElementTypes) {
-  const std::string only = "only '<f2', '<f4' and '<f8' can be read";
+  const std::string only = "only '<f2', '<f4', '<f8' and '<i8' can be read";
   for (const char* descriptor : {"<i4", "|u1", "<c8", "<f16", "<U3", "|O", "f", "", "<f4 "}) {
     const std::string dictionary = "{'descr': '" + std::string(descriptor) + "', 'fortran_order': False, 'shape': (2, 3)}";
     EXPECT_EQ(refusal_of_dictionary(dictionary), "its elements are '" + std::string(descriptor) + "'; " + only);
@@ -370,34 +374,13 @@ TEST(NpyWriterTest, SaysWhyAFileCannotBeWritten) {
   EXPECT_EQ(write_refusal(orphan, bytes_of("abcd")), "'" + orphan + "': it cannot be written: No such file or directory");
 }
 
-/// No file of this process grows beyond `bytes` while the object lives; as on a full disk, writing more gives an error.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-    getrlimit(RLIMIT_FSIZE, &old_);
-    rlimit limit = old_;
-    limit.rlim_cur = bytes;
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &old_);
-    std::signal(SIGXFSZ, handler_);
-  }
-
- private:
-  void (*handler_)(int);
-  rlimit old_{};
-};
-
 TEST(NpyWriterTest, LeavesNothingWhenTheDiskIsFull) {
   const TemporaryFolder folder;
   for (const std::size_t size : {2000U, 2000000U}) {  // fails when the buffer is written at the end; fails on the way
     const std::string data(size, 'x'), path = folder / "a.npy";
     std::string why;
     {
-      const FileSizeLimit limit(1000);
+      const support::FileSizeLimit limit(1000);
       why = write_refusal(path, bytes_of(data));
     }
     EXPECT_EQ(why, "'" + path + "': it cannot be written: File too large");

@@ -14,7 +14,7 @@ it installs those that are missing, otherwise it says which.
   --compilers           with GCC and with Clang instead of the default compiler; compiles each header alone
   --sanitizers          also under the address and undefined-behaviour sanitizers, the thread tests under the thread sanitizer
   --consumers           also builds a program against the installed package, a moved one, a subdirectory and plain headers
-  --examples            also runs examples/run.sh
+  --examples            also runs the examples
   --all                 all of these
   --warnings-as-errors  a compiler's warning fails the build
   --help                this text
@@ -134,7 +134,7 @@ if $consumers; then
   step "consumers" watched consumers tests/consumers/run.sh
 fi
 if $examples; then
-  step "examples" watched examples examples/run.sh
+  step "examples" watched examples examples/run.sh train_mnist normalize_images
 fi
 
 echo

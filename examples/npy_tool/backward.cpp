@@ -27,8 +27,9 @@ struct BackwardFiles {
 
 template <Element T, ParameterOf<T> P>
 void backward(const BackwardArguments& arguments, BackwardFiles& files, const batchnorm::CallOptions& call) {
-  const Tensor<T> dy = load<T>(files.dy), x = load<T>(files.x);
-  const Tensor<P> scale = load<P>(files.scale), mean = load<P>(files.mean), variance = load<P>(files.variance);
+  const Tensor<T> dy = npy::read_tensor<T>(files.dy), x = npy::read_tensor<T>(files.x);
+  const Tensor<P> scale = npy::read_tensor<P>(files.scale), mean = npy::read_tensor<P>(files.mean),
+                  variance = npy::read_tensor<P>(files.variance);
   Tensor<T> dx(x.shape());
   Tensor<P> dscale(scale.shape()), dbias(scale.shape());
   batchnorm::batch_norm_backward<T, P>(arguments.format, arguments.options, dy, x, scale, mean, variance, {dx, dscale, dbias},

@@ -37,9 +37,10 @@ struct DoubleBackwardFiles {
 
 template <Element T, ParameterOf<T> P>
 void double_backward(const DoubleBackwardArguments& arguments, DoubleBackwardFiles& files, const batchnorm::CallOptions& call) {
-  const Tensor<T> x = load<T>(files.x), dy = load<T>(files.dy), ddx = load<T>(files.ddx);
-  const Tensor<P> scale = load<P>(files.scale), mean = load<P>(files.mean), variance = load<P>(files.variance);
-  const Tensor<P> ddscale = load<P>(files.ddscale), ddbias = load<P>(files.ddbias);
+  const Tensor<T> x = npy::read_tensor<T>(files.x), dy = npy::read_tensor<T>(files.dy), ddx = npy::read_tensor<T>(files.ddx);
+  const Tensor<P> scale = npy::read_tensor<P>(files.scale), mean = npy::read_tensor<P>(files.mean),
+                  variance = npy::read_tensor<P>(files.variance);
+  const Tensor<P> ddscale = npy::read_tensor<P>(files.ddscale), ddbias = npy::read_tensor<P>(files.ddbias);
   Tensor<T> dx(x.shape()), ddy(x.shape());
   Tensor<P> dscale(scale.shape());
   batchnorm::batch_norm_double_backward<T, P>(arguments.format, arguments.options, x, dy, scale, mean, variance, ddx, ddscale,

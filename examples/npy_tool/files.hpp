@@ -1,33 +1,37 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <span>
 #include <string>
 #include <system_error>
-#include <type_traits>
 #include <utility>
 
 #include <batchnorm/batchnorm.hpp>
+#include <batchnorm/npy/npy.hpp>
+#include <batchnorm/npy/tensor.hpp>
 
-#include "../npy/npy.hpp"
 #include "command_line.hpp"
 
 // Tensors from .npy files, and to them.
 namespace npy_tool {
 
+namespace npy = batchnorm::npy;
+
 using batchnorm::Element;
 using batchnorm::ParameterOf;
-using batchnorm::Shape;
 using batchnorm::Tensor;
 
-/// Calls body<T>() with the C++ type T of a file's elements.
+/// Calls body<T>() with the C++ type T of the elements of the file given as `name`.
+/// @throws UsageError   they are not floating-point numbers
 template <class Body>
-void with_type(npy::Type type, Body body) {
+void with_type(const std::string& name, npy::Type type, Body body) {
   switch (type) {
     case npy::Type::float16: return body.template operator()<batchnorm::half>();
     case npy::Type::float32: return body.template operator()<float>();
     case npy::Type::float64: return body.template operator()<double>();
+    case npy::Type::int64: throw UsageError(name + " is int64, it must be float16, float32 or float64");
   }
 }
 
@@ -35,8 +39,8 @@ void with_type(npy::Type type, Body body) {
 /// @throws UsageError   they do not go together
 template <class Body>
 void with_types(npy::Type x, npy::Type parameters, Body body) {
-  with_type(x, [&]<class T>() {
-    with_type(parameters, [&]<class P>() {
+  with_type("x", x, [&]<class T>() {
+    with_type("scale", parameters, [&]<class P>() {
       if constexpr (ParameterOf<P, T>) {
         body.template operator()<T, P>();
       } else {
@@ -54,20 +58,6 @@ inline void require_same_type(const std::string& name, const npy::Reader& file, 
                    ", it must have the type of " + other_name + ", " + npy::type_name(other.header().type));
 }
 
-template <Element T>
-constexpr npy::Type npy_type() {
-  return std::is_same_v<T, batchnorm::half> ? npy::Type::float16
-         : std::is_same_v<T, float>         ? npy::Type::float32
-                                            : npy::Type::float64;
-}
-
-template <Element T>
-Tensor<T> load(npy::Reader& file) {
-  Tensor<T> tensor{Shape(std::span(file.header().shape))};
-  file.read(std::as_writable_bytes(std::span(tensor.begin(), tensor.end())));
-  return tensor;
-}
-
 /// The results of a command: they are written when all are there, and appear together.
 class OutputFolder {
  public:
@@ -79,9 +69,9 @@ class OutputFolder {
 
   template <Element T>
   void add(const std::string& name, const Tensor<T>& tensor) {
-    const auto extents = tensor.shape().extents();
-    files_.add(path_ / (name + ".npy"), {npy_type<T>(), {extents.begin(), extents.end()}},
-               std::as_bytes(std::span(tensor.begin(), tensor.end())));
+    npy::write_tensor(tensor, [&](const npy::Header& header, std::span<const std::byte> data) {
+      files_.add(path_ / (name + ".npy"), header, data);
+    });
   }
 
   void publish() { files_.publish(); }

@@ -63,15 +63,15 @@ struct ForwardFiles {
 template <Element T, class Body>
 void with_epilogue(const ForwardArguments& arguments, std::optional<npy::Reader>& residual_file, Body body) {
   if (!residual_file) return body(arguments.activation);
-  const Tensor<T> residual = load<T>(*residual_file);
+  const Tensor<T> residual = npy::read_tensor<T>(*residual_file);
   body(batchnorm::AddResidual<T, ChosenActivation>{residual, arguments.activation});
 }
 
 template <Element T, ParameterOf<T> P>
 void forward(const ForwardArguments& arguments, ForwardFiles& files, const batchnorm::CallOptions& call) {
-  const Tensor<T> x = load<T>(files.x);
-  const Tensor<P> scale = load<P>(files.scale), bias = load<P>(files.bias);
-  Tensor<P> mean = load<P>(files.mean), variance = load<P>(files.variance);
+  const Tensor<T> x = npy::read_tensor<T>(files.x);
+  const Tensor<P> scale = npy::read_tensor<P>(files.scale), bias = npy::read_tensor<P>(files.bias);
+  Tensor<P> mean = npy::read_tensor<P>(files.mean), variance = npy::read_tensor<P>(files.variance);
   Tensor<T> output_x(x.shape());
   Tensor<P> batch_mean(scale.shape()), batch_variance(scale.shape());
   Tensor<P> reserve_space_1(scale.shape()), reserve_space_2(scale.shape());

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Every public header that needs nothing optional.
+// Every public header that needs nothing optional. Files are a matter of their own: checkpoint.hpp (with zlib), npy/npy.hpp.
 #include <batchnorm/activation.hpp>
 #include <batchnorm/batch_norm.hpp>
+#include <batchnorm/conventions.hpp>
 #include <batchnorm/element.hpp>
 #include <batchnorm/errors.hpp>
 #include <batchnorm/executor.hpp>
+#include <batchnorm/fold.hpp>
 #include <batchnorm/format.hpp>
 #include <batchnorm/gradients.hpp>
 #include <batchnorm/in_place.hpp>
@@ -14,6 +16,7 @@
 #include <batchnorm/moments.hpp>
 #include <batchnorm/normalize.hpp>
 #include <batchnorm/options.hpp>
+#include <batchnorm/parameters.hpp>
 #include <batchnorm/tensor.hpp>
 #include <batchnorm/thread_team.hpp>
 #include <batchnorm/version.hpp>

@@ -31,6 +31,7 @@ install() {
 install "$build/prefix"
 for compiler in g++ clang++; do
   consume installed "$compiler" installed -D CMAKE_PREFIX_PATH="$build/prefix"
+  consume checkpoint-installed "$compiler" checkpoint -D CMAKE_PREFIX_PATH="$build/prefix"
 done
 
 mv "$build/prefix" "$build/moved"
@@ -41,6 +42,7 @@ fi
 for compiler in g++ clang++; do
   consume moved "$compiler" installed -D CMAKE_PREFIX_PATH="$build/moved"
   consume subdirectory "$compiler" subdirectory -D BATCHNORM_SOURCE="$source"
+  consume checkpoint-subdirectory "$compiler" checkpoint -D BATCHNORM_SOURCE="$source"
 
   echo "== headers alone, $compiler"
   "$compiler" -std=c++20 -O2 -I include -isystem /usr/include/eigen3 "$program" -pthread -o "$build/program-$compiler"

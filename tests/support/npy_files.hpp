@@ -10,9 +10,11 @@
 #include <vector>
 
 #include <batchnorm/element.hpp>
-#include <npy/npy.hpp>
+#include <batchnorm/npy/npy.hpp>
 
 namespace support {
+
+namespace npy = batchnorm::npy;
 
 /// The bytes of a .npy file: any dictionary, any data, right or wrong.
 inline std::string npy_bytes(std::string_view dictionary, std::string_view data, char version = 1) {
@@ -38,7 +40,7 @@ std::vector<long double> widened(npy::Reader& reader) {
     if constexpr (std::is_same_v<T, batchnorm::half>) {
       result.push_back(static_cast<float>(value));
     } else {
-      result.push_back(value);
+      result.push_back(static_cast<long double>(value));
     }
   }
   return result;
@@ -49,8 +51,10 @@ inline Array load_npy(const std::filesystem::path& path) {
   switch (reader.header().type) {
     case npy::Type::float16: return {reader.header(), widened<batchnorm::half>(reader)};
     case npy::Type::float32: return {reader.header(), widened<float>(reader)};
-    default: return {reader.header(), widened<double>(reader)};
+    case npy::Type::float64: return {reader.header(), widened<double>(reader)};
+    case npy::Type::int64: return {reader.header(), widened<std::int64_t>(reader)};
   }
+  return {};
 }
 
 template <class T>
@@ -68,6 +72,7 @@ inline void save_npy(const std::filesystem::path& path, npy::Type type, const st
     case npy::Type::float16: return write_elements<batchnorm::half>(path, header, values);
     case npy::Type::float32: return write_elements<float>(path, header, values);
     case npy::Type::float64: return write_elements<double>(path, header, values);
+    case npy::Type::int64: return write_elements<std::int64_t>(path, header, values);
   }
 }
 

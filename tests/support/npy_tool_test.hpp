@@ -8,7 +8,6 @@
 #include <vector>
 
 #include <gtest/gtest.h>
-#include <npy/npy.hpp>
 
 #include "npy_files.hpp"
 #include "run_program.hpp"

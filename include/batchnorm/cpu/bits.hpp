@@ -47,6 +47,13 @@ BATCHNORM_INLINE MaskOf<V> mask_of(std::uint32_t bits) {
   return {((static_cast<Integer>(bits) - Native{}) & single) == single};
 }
 
+/// The bytes [first, size), fewer than 8, as a word.
+inline std::uint64_t last_word(const unsigned char* bytes, std::int64_t first, std::int64_t size) noexcept {
+  std::uint64_t word = 0;
+  for (std::int64_t k = first; k < size; ++k) word |= std::uint64_t{bytes[k]} << (8 * (k - first));
+  return word;
+}
+
 /// Reads bits from any place of a mask.
 class BitReader {
  public:
@@ -55,14 +62,15 @@ class BitReader {
 
   /// The 32 bits from bit i on; what lies behind the mask's last byte counts 0.
   BATCHNORM_INLINE std::uint32_t at(std::int64_t i) const {
-    const std::int64_t byte = i / 8;
-    std::uint64_t word = 0;
+    const std::uint64_t bit = static_cast<std::uint64_t>(i);
+    const auto byte = static_cast<std::int64_t>(bit / 8);
+    std::uint64_t word;
     if (byte + 8 <= size_) {
       std::memcpy(&word, bytes_ + byte, 8);
     } else {
-      for (std::int64_t k = byte; k < size_; ++k) word |= std::uint64_t{bytes_[k]} << (8 * (k - byte));
+      word = last_word(bytes_, byte, size_);
     }
-    return static_cast<std::uint32_t>(word >> (i % 8));
+    return static_cast<std::uint32_t>(word >> (bit % 8));
   }
 
  private:

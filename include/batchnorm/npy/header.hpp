@@ -12,12 +12,12 @@
 
 // The text at the head of a .npy file: a Python dictionary literal such as
 //   {'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }
-namespace npy {
+namespace batchnorm::npy {
 
 /// The element types that these headers read and write.
-enum class Type { float16, float32, float64 };
+enum class Type { float16, float32, float64, int64 };
 
-inline constexpr std::array all_types{Type::float16, Type::float32, Type::float64};
+inline constexpr std::array all_types{Type::float16, Type::float32, Type::float64, Type::int64};
 inline constexpr std::size_t max_rank = 8;
 
 /// What a header says. The data is dense, the last axis varies fastest (C order).
@@ -35,11 +35,11 @@ class HeaderError : public std::runtime_error {
 
 constexpr std::int64_t size_of(Type type) noexcept { return type == Type::float16 ? 2 : type == Type::float32 ? 4 : 8; }
 
-/// As NumPy names it: "float16", "float32", "float64".
-inline std::string type_name(Type type) { return "float" + std::to_string(8 * size_of(type)); }
+/// As NumPy names it: "float16", "float32", "float64", "int64".
+inline std::string type_name(Type type) { return (type == Type::int64 ? "int" : "float") + std::to_string(8 * size_of(type)); }
 
-/// As a header names it: "<f2", "<f4", "<f8".
-inline std::string descriptor(Type type) { return "<f" + std::to_string(size_of(type)); }
+/// As a header names it: "<f2", "<f4", "<f8", "<i8".
+inline std::string descriptor(Type type) { return (type == Type::int64 ? "<i" : "<f") + std::to_string(size_of(type)); }
 
 /// A shape as Python prints it: "(2, 3)", "(3,)", "()".
 inline std::string to_string(const std::vector<std::int64_t>& shape) {
@@ -69,8 +69,7 @@ inline std::int64_t byte_count(const Header& header) {
 namespace detail {
 
 /// A piece of a file in quotation marks, fit for a message: short, without control characters.
-inline std::string quoted(std::string_view text) {
-  constexpr std::size_t longest = 40;
+inline std::string quoted(std::string_view text, std::size_t longest = 40) {
   std::string result = "'";
   for (const char letter : text.substr(0, longest)) result += letter >= ' ' && letter <= '~' ? letter : '?';
   return result + (text.size() > longest ? "...'" : "'");
@@ -85,7 +84,7 @@ inline Type parse_descriptor(std::string_view text) {
   }
   const bool big_endian = text.starts_with('>') || text.starts_with('!');
   throw HeaderError("its elements are " + quoted(text) + (big_endian ? ", big-endian" : "") +
-                    "; only '<f2', '<f4' and '<f8' can be read");
+                    "; only '<f2', '<f4', '<f8' and '<i8' can be read");
 }
 
 /// Reads the dictionary with the freedoms of a Python literal: any white space, both quotation marks, any order of the keys,
@@ -137,7 +136,7 @@ class HeaderParser {
 
   Type parse_type() {
     if (skip_space(); rest_.starts_with('['))
-      throw HeaderError("its elements are structured; only '<f2', '<f4' and '<f8' can be read");
+      throw HeaderError("its elements are structured; only '<f2', '<f4', '<f8' and '<i8' can be read");
     return parse_descriptor(parse_string("the element type"));
   }
 
@@ -238,4 +237,4 @@ inline std::string format_header(const Header& header) {
   return std::string("\x93NUMPY\x01\x00", 8) + length + text;
 }
 
-}  // namespace npy
+}  // namespace batchnorm::npy

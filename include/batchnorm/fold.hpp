@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include <batchnorm/detail/folding.hpp>
+#include <batchnorm/tensor.hpp>
+
+namespace batchnorm {
+
+// A batch norm in inference is an affine map per channel, and a convolution or linear layer beside it can do that map's work:
+//
+//   const AffineMap norm = affine_map<float>(mean, variance, scale, bias, epsilon);
+//   const auto folded = fold_after<float>(weights, layer_bias, norm);  // y = norm(layer(x)) == folded layer(x)
+//
+// What folding costs: the sum of products and the bias cancel where |mean| is large beside the deviation, digits that BatchNorm
+// keeps.
+
+/// y = factor[c] * x + shift[c]
+struct AffineMap {
+  std::vector<double> factor;
+  std::vector<double> shift;
+};
+
+/// A layer that does the batch norm's work too: weights of the shape they had, a bias for each channel that it puts out.
+template <Element T, ParameterOf<T> B = T>
+struct FoldedLayer {
+  Tensor<T> weights;
+  Tensor<B> bias;
+};
+
+/// The caller's buffers for a folded layer; either may be the layer's own.
+template <Element T, ParameterOf<T> B = T>
+struct FoldedLayerViews {
+  TensorView<T> weights;
+  TensorView<B> bias;
+};
+
+inline namespace BATCHNORM_KERNELS {
+
+/// A batch norm in inference as a map, in double:
+///
+///   factor = scale / sqrt(variance + epsilon), shift = bias - mean * factor
+///
+///   mean, variance  [C]
+///   scale, bias     [C], each may be absent (1 and 0)
+///
+/// Where variance + epsilon < 0 the channel is NaN.
+/// @throws ShapeError, ValueError   as normalize does; epsilon must be in (0, 1]
+template <Element P>
+AffineMap affine_map(std::type_identity_t<TensorView<const P>> mean, TensorView<const P> variance,
+                     std::type_identity_t<TensorView<const P>> scale, std::type_identity_t<TensorView<const P>> bias,
+                     double epsilon);
+
+/// Folds a map that follows a convolution or linear layer, y = map(W x + b), into the layer:
+///
+///   W'[o,...] = factor[o] * W[o,...]        b'[o] = factor[o] * b[o] + shift[o]
+///
+///   weights   [O, I / groups, kernel...] with 1 to 3 spatial dimensions, or [O, I], with any strides
+///   bias      [O], may be absent (0)
+///   map       O channels
+///   folded    weights of the same shape, which may be `weights` itself (with the same strides); bias, which may be `bias`
+///             itself, and is there even if the layer had none; no other overlap of the memory from first to last element
+///
+/// Exact with any stride, dilation, padding and groups: but for one rounding of each W' to T and of each b' to B, which are
+/// computed in double. A channel of the map that is NaN gives a channel that is NaN.
+/// @throws ShapeError   rank or an extent does not fit, or the map's number of channels
+/// @throws ValueError   absent, null or misaligned data, arguments that overlap
+/// @throws std::bad_alloc
+/// Nothing is written when one is thrown.
+template <Element T, ParameterOf<T> B = T>
+void fold_after(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
+                const std::type_identity_t<FoldedLayerViews<T, B>>& folded);
+
+/// The same, owned and dense.
+template <Element T, ParameterOf<T> B = T>
+FoldedLayer<T, B> fold_after(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map);
+
+/// The same for a transposed convolution, whose weights are [I, O / groups, kernel...] (or a linear layer's [I, O]): output
+/// channel k of group g is o = g * (O / groups) + k.
+/// @throws ValueError   also where groups is not a divisor of I
+template <Element T, ParameterOf<T> B = T>
+void fold_after_transposed(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
+                           const std::type_identity_t<FoldedLayerViews<T, B>>& folded, std::int64_t groups = 1);
+
+template <Element T, ParameterOf<T> B = T>
+FoldedLayer<T, B> fold_after_transposed(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias,
+                                        const AffineMap& map, std::int64_t groups = 1);
+
+/// Folds a map that precedes a convolution or linear layer, y = W map(x) + b, into the layer:
+///
+///   W'[o,k,...] = W[o,k,...] * factor[i]        b'[o] = b[o] + sum over k, ... of W[o,k,...] * shift[i]
+///
+/// where input channel k of group g is i = g * (I / groups) + k. The map has I channels, all else is as in fold_after; b' is
+/// summed in double.
+///
+/// Of a convolution this is exact only without zero padding: the zeros are put beside the map's result, so they are not
+/// shifted, while b' counts the shift of every weight. With padding by zeros the outputs that reach into it differ (paddings
+/// that repeat values of x do not). For the same reason there is no such form for transposed convolutions: near the border, and
+/// with strides everywhere, an output meets only some of the weights.
+/// @throws ValueError   also where groups is not a divisor of O
+template <Element T, ParameterOf<T> B = T>
+void fold_before(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
+                 const std::type_identity_t<FoldedLayerViews<T, B>>& folded, std::int64_t groups = 1);
+
+template <Element T, ParameterOf<T> B = T>
+FoldedLayer<T, B> fold_before(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
+                              std::int64_t groups = 1);
+
+// ----------------------------------------------------------------------------------------------------------------------------
+
+template <Element P>
+AffineMap affine_map(std::type_identity_t<TensorView<const P>> mean, TensorView<const P> variance,
+                     std::type_identity_t<TensorView<const P>> scale, std::type_identity_t<TensorView<const P>> bias,
+                     double epsilon) {
+  constexpr std::string_view name = "batchnorm::affine_map";
+  arguments::check_epsilon(name, epsilon);
+  if (mean.present() && mean.shape().rank() != 1) {
+    detail::fail<ShapeError>(std::string(name) + ": mean has shape " + to_string(mean.shape()) + ", expected [C]");
+  }
+  arguments::Arguments arguments(name, element_count(mean.shape(), name, "mean"));
+  arguments.check_present("mean", mean.present(), "affine_map needs it");
+  arguments.check_present("variance", variance.present(), "affine_map needs it");
+  const P* mean_data = arguments.channel_vector("mean", mean);
+  const P* variance_data = arguments.channel_vector("variance", variance);
+  const P* scale_data = arguments.channel_vector("scale", scale);
+  const P* bias_data = arguments.channel_vector("bias", bias);
+  AffineMap map;
+  for (std::int64_t c = 0; c < arguments.channels(); ++c) {
+    const double deviation = std::sqrt(folding::widened(variance_data[c]) + epsilon);
+    const double factor = (scale_data == nullptr ? 1.0 : folding::widened(scale_data[c])) / deviation;
+    map.factor.push_back(factor);
+    map.shift.push_back(
+        std::fma(-folding::widened(mean_data[c]), factor, bias_data == nullptr ? 0.0 : folding::widened(bias_data[c])));
+  }
+  return map;
+}
+
+namespace folding {
+
+template <Element T, Element B>
+void into(const Fold& fold, const TensorView<const T>& weights, const TensorView<const B>& bias, const AffineMap& map,
+          const FoldedLayerViews<T, B>& folded, std::int64_t groups) {
+  const Layer layer(fold, weights.present(), weights.shape(), groups);
+  folding::fold<T, B>(layer, {weights, bias, map.factor, map.shift, folded.weights, folded.bias});
+}
+
+template <Element T, Element B>
+FoldedLayer<T, B> owned(const Fold& fold, const TensorView<const T>& weights, const TensorView<const B>& bias,
+                        const AffineMap& map, std::int64_t groups) {
+  const Layer layer(fold, weights.present(), weights.shape(), groups);
+  FoldedLayer<T, B> folded{Tensor<T>(weights.shape()), Tensor<B>(Shape{layer.outputs()})};
+  folding::fold<T, B>(layer, {weights, bias, map.factor, map.shift, folded.weights, folded.bias});
+  return folded;
+}
+
+}  // namespace folding
+
+template <Element T, ParameterOf<T> B>
+void fold_after(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
+                const std::type_identity_t<FoldedLayerViews<T, B>>& folded) {
+  folding::into<T, B>(folding::after, weights, bias, map, folded, 1);
+}
+
+template <Element T, ParameterOf<T> B>
+FoldedLayer<T, B> fold_after(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias,
+                             const AffineMap& map) {
+  return folding::owned<T, B>(folding::after, weights, bias, map, 1);
+}
+
+template <Element T, ParameterOf<T> B>
+void fold_after_transposed(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
+                           const std::type_identity_t<FoldedLayerViews<T, B>>& folded, std::int64_t groups) {
+  folding::into<T, B>(folding::after_transposed, weights, bias, map, folded, groups);
+}
+
+template <Element T, ParameterOf<T> B>
+FoldedLayer<T, B> fold_after_transposed(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias,
+                                        const AffineMap& map, std::int64_t groups) {
+  return folding::owned<T, B>(folding::after_transposed, weights, bias, map, groups);
+}
+
+template <Element T, ParameterOf<T> B>
+void fold_before(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
+                 const std::type_identity_t<FoldedLayerViews<T, B>>& folded, std::int64_t groups) {
+  folding::into<T, B>(folding::before, weights, bias, map, folded, groups);
+}
+
+template <Element T, ParameterOf<T> B>
+FoldedLayer<T, B> fold_before(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
+                              std::int64_t groups) {
+  return folding::owned<T, B>(folding::before, weights, bias, map, groups);
+}
+
+}  // namespace BATCHNORM_KERNELS
+}  // namespace batchnorm

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include <sys/types.h>
+
+// Files as the readers and writers of arrays need them: read at any place, and written so that they appear whole or not at all.
+namespace batchnorm::npy {
+
+/// A file cannot be read or written. The message begins with the file's name and says why.
+class FileError : public std::runtime_error {
+ public:
+  FileError(const std::filesystem::path& path, const std::string& why) : runtime_error("'" + path.string() + "': " + why) {}
+};
+
+namespace detail {
+
+struct CloseFile {
+  void operator()(std::FILE* file) const noexcept { std::fclose(file); }
+};
+using File = std::unique_ptr<std::FILE, CloseFile>;
+
+inline std::string reason(int error_number) { return std::generic_category().message(error_number); }
+
+}  // namespace detail
+
+/// A regular file, open for reading.
+class InputFile {
+ public:
+  /// @throws FileError   there is no such file, it is not a regular one, or it cannot be read
+  explicit InputFile(std::filesystem::path path) : path_(std::move(path)) {
+    std::error_code error;
+    const auto status = std::filesystem::status(path_, error);
+    if (status.type() == std::filesystem::file_type::not_found) fail("there is no such file");
+    if (error) fail("it cannot be read: " + error.message());
+    if (is_directory(status)) fail("it is a directory");
+    // The size of a pipe or a device is unknown, and opening one may wait for ever.
+    if (!is_regular_file(status)) fail("it is not a regular file");
+    file_.reset(std::fopen(path_.c_str(), "rb"));
+    if (!file_) fail("it cannot be read: " + detail::reason(errno));
+    size_ = std::filesystem::file_size(path_, error);
+    if (error) fail("it cannot be read: " + error.message());
+  }
+
+  const std::filesystem::path& path() const noexcept { return path_; }
+
+  /// Bytes of the file when it was opened.
+  std::uint64_t size() const noexcept { return size_; }
+
+  /// Reads up to `size` bytes from `position` <= size() on; fewer only where the file ends. Returns how many.
+  /// @throws FileError   the file cannot be read
+  std::size_t read(std::uint64_t position, void* data, std::size_t size) {
+    if (size == 0) return 0;
+    if (fseeko(file_.get(), static_cast<off_t>(position), SEEK_SET) != 0) fail("it cannot be read: " + detail::reason(errno));
+    const std::size_t got = std::fread(data, 1, size, file_.get());
+    if (got < size && std::ferror(file_.get()) != 0) fail("it cannot be read: " + detail::reason(errno));
+    return got;
+  }
+
+  /// @throws FileError   always: this file cannot be used because of `why`
+  [[noreturn]] void fail(const std::string& why) const { throw FileError(path_, why); }
+
+ private:
+  std::filesystem::path path_;
+  detail::File file_;
+  std::uint64_t size_ = 0;
+};
+
+/// A file that appears whole or not at all. It is written under a name of its own beside its target; publish() renames it.
+/// Removed when the object dies unpublished.
+class StagedFile {
+ public:
+  /// @throws FileError   the file cannot be written
+  explicit StagedFile(std::filesystem::path target) : target_(std::move(target)) {
+    if (std::error_code ignored; is_directory(target_, ignored)) fail("it is a directory");
+    create_partial();
+  }
+  StagedFile(StagedFile&& other) noexcept
+      : target_(std::move(other.target_)), partial_(std::exchange(other.partial_, {})), file_(std::move(other.file_)) {}
+  StagedFile& operator=(StagedFile&&) = delete;
+  ~StagedFile() {
+    std::error_code ignored;
+    if (!partial_.empty()) std::filesystem::remove(partial_, ignored);
+  }
+
+  const std::filesystem::path& target() const noexcept { return target_; }
+
+  /// Appends to the content.
+  /// @throws FileError   the file cannot be written; close() will say so, too
+  void write(std::span<const std::byte> data) {
+    if (!data.empty() && std::fwrite(data.data(), 1, data.size(), file_.get()) != data.size()) fail(detail::reason(errno));
+  }
+
+  /// Ends the content.
+  /// @throws FileError   the file cannot be written, or could not before
+  void close() {
+    if (std::ferror(file_.get()) != 0) fail("an earlier part of it could not be written");
+    // What stayed in the buffer is written on closing: a full disk may show only then.
+    if (std::fflush(file_.get()) != 0 || std::fclose(file_.release()) != 0) fail(detail::reason(errno));
+  }
+
+  /// Makes the closed file appear, in the place of an older one of its name.
+  /// @throws FileError   it cannot be renamed
+  void publish() {
+    std::error_code error;
+    std::filesystem::rename(partial_, target_, error);
+    if (error) fail(error.message());
+    partial_.clear();
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& why) const { throw FileError(target_, "it cannot be written: " + why); }
+
+  /// Opens a file that did not exist: others may be writing the same target at this moment.
+  void create_partial() {
+    for (int attempt = 0; !file_; ++attempt) {
+      std::filesystem::path partial = target_;
+      partial += "." + std::to_string(attempt) + ".partial";
+      file_.reset(std::fopen(partial.c_str(), "wbx"));
+      if (file_) {
+        partial_ = std::move(partial);
+      } else if (errno != EEXIST) {
+        fail(detail::reason(errno));
+      }
+    }
+  }
+
+  std::filesystem::path target_;
+  std::filesystem::path partial_;
+  detail::File file_;
+};
+
+}  // namespace batchnorm::npy

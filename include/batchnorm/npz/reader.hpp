@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <new>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <zlib.h>
+
+#include <batchnorm/npy/npy.hpp>
+#include <batchnorm/npz/zip.hpp>
+
+// Reads .npz files, ZIP archives of .npy files, as np.savez and np.savez_compressed write them: stored or deflated, with zip64
+// fields or without, from a seekable or an unseekable stream. Needs zlib and exceptions.
+namespace batchnorm::npz {
+
+namespace detail {
+
+struct EndInflate {
+  void operator()(z_stream* stream) const noexcept {
+    inflateEnd(stream);
+    delete stream;
+  }
+};
+using InflateStream = std::unique_ptr<z_stream, EndInflate>;
+
+inline InflateStream begin_inflate() {
+  auto stream = std::make_unique<z_stream>();
+  constexpr int raw = -MAX_WBITS;  // deflate's data without a header of zlib's own
+  const int status = inflateInit2(stream.get(), raw);
+  if (status == Z_MEM_ERROR) throw std::bad_alloc();
+  if (status != Z_OK) throw ArchiveError("zlib refuses to work: " + std::string(zError(status)));
+  return InflateStream(stream.release());
+}
+
+/// The content of an entry, read from its beginning to its end.
+class EntryStream {
+ public:
+  /// @throws ArchiveError     the entry cannot be read
+  /// @throws npy::FileError   the file cannot be read
+  EntryStream(std::shared_ptr<npy::InputFile> file, const Entry& entry) : file_(std::move(file)), entry_(entry) {
+    check_readable();
+    position_ = data_position();
+    compressed_left_ = entry_.compressed_size;
+    remaining_ = entry_.size;
+    if (entry_.method == deflated) inflate_ = begin_inflate();
+  }
+
+  /// Bytes of the content that have not been read.
+  std::uint64_t remaining() const noexcept { return remaining_; }
+
+  /// Reads up to `size` bytes; fewer only at the end.
+  /// @throws ArchiveError     the content is damaged
+  /// @throws npy::FileError   the file cannot be read
+  std::size_t read(void* data, std::size_t size) {
+    size = static_cast<std::size_t>((std::min<std::uint64_t>)(size, remaining_));
+    if (size == 0) return 0;
+    auto* bytes = static_cast<unsigned char*>(data);
+    if (inflate_ == nullptr) {
+      if (read_compressed(bytes, size) < size) throw ArchiveError("its data ends early");
+    } else {
+      if (inflate_some(bytes, size) < size) throw ArchiveError("its compressed data ends early");
+    }
+    crc_ = crc32_z(crc_, bytes, size);
+    remaining_ -= size;
+    return size;
+  }
+
+  /// To be called when all has been read.
+  /// @throws ArchiveError   what was read is not what was written
+  void finish() {
+    unsigned char beyond = 0;
+    if (inflate_ != nullptr && (inflate_some(&beyond, 1) != 0 || !ended_ || compressed_left_ + inflate_->avail_in != 0)) {
+      throw ArchiveError("its compressed data does not end with the " + std::to_string(entry_.size) + " bytes that it claims");
+    }
+    if (crc_ != entry_.crc) throw ArchiveError("its checksum (CRC-32) does not fit: the data is damaged");
+  }
+
+ private:
+  void check_readable() const {
+    if ((entry_.flags & encrypted_flag) != 0) throw ArchiveError("it is encrypted");
+    if ((entry_.flags & ~harmless_flags) != 0) {
+      throw ArchiveError("it has the flags " + std::to_string(entry_.flags) + ", of which some are unknown here");
+    }
+    const std::string claim = "it claims " + std::to_string(entry_.size) + " bytes, ";
+    const std::string has = "it has " + std::to_string(entry_.compressed_size);
+    if (entry_.method == stored) {
+      if (entry_.size != entry_.compressed_size) throw ArchiveError(claim + has);
+    } else if (entry_.method == deflated) {
+      // Deflate's shortest code for a repetition of 258 bytes has 2 bits. What lies beyond cannot be true; nobody allocates it.
+      constexpr std::uint64_t largest_ratio = 1032;
+      if (entry_.size / largest_ratio > entry_.compressed_size) throw ArchiveError(claim + has + " compressed ones");
+    } else {
+      throw ArchiveError("it is compressed by method " + std::to_string(entry_.method) +
+                         "; only 0 (stored) and 8 (deflated) can be read");
+    }
+  }
+
+  /// Where the data begins: behind the local header, whose name and extra field have lengths of their own. Everything else in
+  /// that header repeats the directory, or is left empty by those who cannot seek.
+  std::uint64_t data_position() {
+    const std::uint64_t file_size = file_->size();
+    const auto refuse = [] { throw ArchiveError("its data is not where the directory says"); };
+    if (file_size < local_size || entry_.position > file_size - local_size) refuse();
+    const std::string header = read_exactly(*file_, entry_.position, local_size);
+    if (!header.starts_with(local_signature)) refuse();
+    Fields lengths(std::string_view(header).substr(local_size - 4));
+    const std::uint64_t name_size = lengths.u16(), extra_size = lengths.u16();
+    const std::uint64_t left = file_size - entry_.position - local_size;
+    if (name_size + extra_size > left || entry_.compressed_size > left - name_size - extra_size) refuse();
+    if (read_exactly(*file_, entry_.position + local_size, name_size) != entry_.name) refuse();
+    return entry_.position + local_size + name_size + extra_size;
+  }
+
+  std::size_t read_compressed(unsigned char* to, std::size_t size) {
+    size = static_cast<std::size_t>((std::min<std::uint64_t>)(size, compressed_left_));
+    const std::size_t got = file_->read(position_, to, size);
+    position_ += got;
+    compressed_left_ -= got;
+    return got;
+  }
+
+  /// Decompresses up to `size` bytes; fewer where the compressed data ends.
+  std::size_t inflate_some(unsigned char* to, std::size_t size) {
+    std::size_t done = 0;
+    while (done < size && !ended_) {
+      if (inflate_->avail_in == 0) {
+        inflate_->next_in = buffer_.data();
+        inflate_->avail_in = static_cast<uInt>(read_compressed(buffer_.data(), buffer_.size()));
+      }
+      const uInt step = static_cast<uInt>((std::min<std::size_t>)(size - done, 1U << 30));
+      inflate_->next_out = to + done;
+      inflate_->avail_out = step;
+      const int status = inflate(inflate_.get(), Z_NO_FLUSH);
+      done += step - inflate_->avail_out;
+      if (status == Z_MEM_ERROR) throw std::bad_alloc();
+      if (status == Z_BUF_ERROR) break;  // it needs more than there is
+      if (status != Z_OK && status != Z_STREAM_END) throw ArchiveError("its compressed data is damaged");
+      ended_ = status == Z_STREAM_END;
+    }
+    return done;
+  }
+
+  std::shared_ptr<npy::InputFile> file_;
+  Entry entry_;
+  std::uint64_t position_ = 0;         // in the file, of what has not been read
+  std::uint64_t compressed_left_ = 0;  // bytes that follow there
+  std::uint64_t remaining_ = 0;
+  uLong crc_ = 0;
+  InflateStream inflate_;  // null where the entry is stored
+  bool ended_ = false;     // the compressed data says that it ends here
+  std::array<unsigned char, 16384> buffer_{};
+};
+
+}  // namespace detail
+
+/// An array of an archive, open: its header is checked, and its size is exactly what the header demands. As npy::Reader.
+class Array {
+ public:
+  const npy::Header& header() const noexcept { return header_; }
+  std::int64_t byte_count() const noexcept { return byte_count_; }
+
+  /// Reads the data and compares its checksum. Call it once.
+  ///   data   byte_count() bytes; undefined after an error
+  /// @throws npy::FileError   the archive cannot be read, or the data is damaged
+  void read(std::span<std::byte> data) {
+    refusing([&] {
+      stream_->read(data.data(), data.size());
+      stream_->finish();
+    });
+  }
+
+  /// @throws npy::FileError   always: this array cannot be used because of `why`
+  [[noreturn]] void fail(const std::string& why) const { file_->fail("array " + detail::quoted(name_) + ": " + why); }
+
+ private:
+  friend class Reader;
+  Array(std::shared_ptr<npy::InputFile> file, std::string_view name, const detail::Entry& entry)
+      : file_(std::move(file)), name_(name) {
+    refusing([&] {
+      stream_ = std::make_unique<detail::EntryStream>(file_, entry);
+      header_ = npy::read_header(*stream_);
+      byte_count_ = npy::byte_count(header_);
+    });
+  }
+
+  /// Calls read(); what it finds wrong gets the names of file and array.
+  template <class Read>
+  void refusing(Read read) const {
+    try {
+      read();
+    } catch (const detail::ArchiveError& error) {
+      fail(error.what());
+    } catch (const npy::HeaderError& error) {
+      fail(error.what());
+    }
+  }
+
+  std::shared_ptr<npy::InputFile> file_;
+  std::string name_;
+  std::unique_ptr<detail::EntryStream> stream_;
+  npy::Header header_;
+  std::int64_t byte_count_ = 0;
+};
+
+/// An open .npz file. Its arrays have the names that np.load gives them: those of the entries that end in ".npy", without that
+/// ending. Names are keys and nothing else; no file has them. Other entries are passed over.
+class Reader {
+ public:
+  /// @throws npy::FileError   there is no such file, it cannot be read, it is not a whole ZIP archive, or it has two entries of
+  ///                          one name
+  explicit Reader(std::filesystem::path path) : file_(std::make_shared<npy::InputFile>(std::move(path))) {
+    constexpr std::string_view ending = ".npy";
+    try {
+      for (detail::Entry& entry : detail::read_directory(*file_)) {
+        if (!entry.name.ends_with(ending)) continue;
+        std::string name = entry.name.substr(0, entry.name.size() - ending.size());
+        if (arrays_.contains(name)) throw detail::ArchiveError("it has two arrays " + detail::quoted(name));
+        names_.push_back(name);
+        arrays_.emplace(std::move(name), std::move(entry));
+      }
+    } catch (const detail::ArchiveError& error) {
+      file_->fail(error.what());
+    }
+  }
+
+  const std::filesystem::path& path() const noexcept { return file_->path(); }
+
+  /// The names of all arrays, in the archive's order.
+  const std::vector<std::string>& names() const noexcept { return names_; }
+
+  bool contains(std::string_view name) const { return arrays_.contains(name); }
+
+  /// Opens an array. Several may be open at once, by one thread; they may outlive the reader.
+  /// @throws npy::FileError   there is no such array, or it cannot be read: damaged, encrypted, compressed by another method
+  ///                          than deflate, of a size that cannot be true, or not an array of npy.hpp's kind
+  Array open(std::string_view name) const {
+    const auto found = arrays_.find(name);
+    if (found == arrays_.end()) file_->fail("it has no array " + detail::quoted(name));
+    return {file_, name, found->second};
+  }
+
+ private:
+  std::shared_ptr<npy::InputFile> file_;
+  std::map<std::string, detail::Entry, std::less<>> arrays_;
+  std::vector<std::string> names_;
+};
+
+}  // namespace batchnorm::npz
