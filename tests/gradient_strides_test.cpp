@@ -182,10 +182,11 @@ TYPED_TEST(GradientStrides, ChannelsLastMemoryUnderTheNameOfNchwHasTheBitsOfNhwc
   for (const Sizes& sizes : some_sizes) {
     for (const bool is_training : {true, false}) {
       const auto nhwc = ordinary_gradient_call<T, P>(shape_of(Format::NHWC, 4, sizes), Format::NHWC, is_training);
-      const auto [nchw, layout] = renamed(nhwc, sizes);
+      const Renamed<T, P> same_memory = renamed(nhwc, sizes);
       for_each_isa([&](Isa) {
-        auto got = run_in(nchw, layout, layout, layout);
-        got.dx = scattered(got.dx, nchw.shape, layout);
+        const Layout& layout = same_memory.layout;
+        auto got = run_in(same_memory.nchw, layout, layout, layout);
+        got.dx = scattered(got.dx, same_memory.nchw.shape, layout);
         EXPECT_TRUE(same(got, run(nhwc))) << to_string(nhwc.shape);
       });
     }
