@@ -10,16 +10,13 @@
 
 #include <batchnorm/npy/npy.hpp>
 
-#include "support/npy_files.hpp"
-#include "support/run_program.hpp"
-#include "support/temporary_folder.hpp"
+#include "support/npy_tool_test.hpp"
 
 namespace {
 
 namespace npy = batchnorm::npy;
 
 using npy::Type;
-using support::Array;
 using support::ProgramResult;
 
 const std::vector<std::string> inference_files{"batch_mean.npy", "batch_variance.npy", "output_x.npy", "reserve_space_1.npy",
@@ -27,14 +24,13 @@ const std::vector<std::string> inference_files{"batch_mean.npy", "batch_variance
 const std::vector<std::string> training_files{"batch_mean.npy",      "batch_variance.npy",  "mean.npy",    "output_x.npy",
                                               "reserve_space_1.npy", "reserve_space_2.npy", "variance.npy"};
 
-/// Runs the tool in a folder of its own, on files that are good unless a test replaces them. The numbers are chosen such that
-/// every result is exact: 0.25 + 3.75 in inference and 0.0625 + 0.1875 in training have the roots 2 and 0.5.
-class BatchnormNpyTest : public testing::Test {
+/// The command forward, on files that are good unless a test replaces them. The numbers are chosen such that every result is
+/// exact: 0.25 + 3.75 in inference and 0.0625 + 0.1875 in training have the roots 2 and 0.5.
+class BatchnormNpyTest : public support::NpyToolTest {
  protected:
-  BatchnormNpyTest() {
+  BatchnormNpyTest() : NpyToolTest("forward") {
     save_all(Type::float32, Type::float32);
-    for (const char* name : {"x", "scale", "bias", "mean", "variance"}) options_["--" + std::string(name)] = file(name);
-    options_["--out"] = folder_ / "out";
+    give_files({"x", "scale", "bias", "mean", "variance"});
     options_["--epsilon"] = "0.25";
   }
 
@@ -51,43 +47,6 @@ class BatchnormNpyTest : public testing::Test {
     support::save_npy(file("mean"), type, shape, {0, 1});
     support::save_npy(file("variance"), type, shape, {3.75, 3.75});
   }
-
-  std::string file(const std::string& name) const { return folder_ / (name + ".npy"); }
-
-  std::vector<std::string> command_line(const std::vector<std::string>& more) const {
-    std::vector<std::string> command{BATCHNORM_NPY_TOOL, "forward"};
-    for (const auto& [option, value] : options_) command.insert(command.end(), {option, value});
-    command.insert(command.end(), more.begin(), more.end());
-    return command;
-  }
-
-  ProgramResult run(const std::vector<std::string>& more = {}, const std::vector<std::string>& environment = {}) const {
-    return support::run_program(command_line(more), environment);
-  }
-
-  void expect_success(const std::vector<std::string>& more = {}) const {
-    const ProgramResult result = run(more);
-    EXPECT_EQ(result.status, 0);
-    EXPECT_EQ(result.errors, "");
-    EXPECT_EQ(result.output, "");
-  }
-
-  /// The tool ends with status 2, says on one line of standard error why, and has made no output folder.
-  void expect_refusal(const ProgramResult& result, const std::string& why) const {
-    EXPECT_EQ(result.status, 2);
-    EXPECT_EQ(result.output, "");
-    EXPECT_EQ(result.errors.substr(0, 15), "batchnorm_npy: ");
-    EXPECT_EQ(std::count(result.errors.begin(), result.errors.end(), '\n'), 1);
-    EXPECT_NE(result.errors.find(why), std::string::npos) << result.errors;
-    EXPECT_FALSE(std::filesystem::exists(out()));
-  }
-
-  std::filesystem::path out() const { return folder_ / "out"; }
-  Array output(const std::string& name) const { return support::load_npy(out() / (name + ".npy")); }
-  std::vector<long double> values(const std::string& name) const { return output(name).values; }
-
-  support::TemporaryFolder folder_;
-  std::map<std::string, std::string> options_;
 };
 
 using Values = std::vector<long double>;

@@ -35,8 +35,9 @@ struct Expected {
 /// One folder of tests/data/golden.
 struct GoldenCase {
   std::string name;
+  std::string command;
   std::string source;
-  std::vector<std::string> arguments;  ///< of the tool's command
+  std::vector<std::string> arguments;  ///< of that command
   std::vector<Expected> expected;
 };
 
@@ -47,7 +48,9 @@ void add_line(GoldenCase& golden, const std::filesystem::path& folder, const std
   std::istringstream words(line);
   std::string kind, name, value;
   words >> kind >> name;
-  if (kind == "source") {
+  if (kind == "command") {
+    golden.command = name;
+  } else if (kind == "source") {
     golden.source = line.substr(kind.size() + 1);
   } else if (kind == "flag") {
     golden.arguments.push_back("--" + name);
@@ -65,7 +68,7 @@ void add_line(GoldenCase& golden, const std::filesystem::path& folder, const std
 }
 
 GoldenCase read_case(const std::filesystem::path& folder) {
-  GoldenCase golden{folder.filename(), {}, {}, {}};
+  GoldenCase golden{folder.filename(), {}, {}, {}, {}};
   std::ifstream file(folder / "case.txt");
   for (std::string line; std::getline(file, line);) add_line(golden, folder, line);
   return golden;
@@ -102,7 +105,7 @@ class GoldenTest : public testing::TestWithParam<GoldenCase> {};
 
 TEST_P(GoldenTest, AgreesOnEveryInstructionSet) {
   const support::TemporaryFolder folder;
-  std::vector<std::string> command{BATCHNORM_NPY_TOOL, "forward", "--out", folder / "out"};
+  std::vector<std::string> command{BATCHNORM_NPY_TOOL, GetParam().command, "--out", folder / "out"};
   command.insert(command.end(), GetParam().arguments.begin(), GetParam().arguments.end());
   ASSERT_FALSE(GetParam().expected.empty());
   for (const batchnorm::Isa isa : batchnorm::available_isas()) {
@@ -118,7 +121,7 @@ TEST_P(GoldenTest, AgreesOnEveryInstructionSet) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Forward, GoldenTest, testing::ValuesIn(all_cases()), [](const auto& test) {
+INSTANTIATE_TEST_SUITE_P(Tool, GoldenTest, testing::ValuesIn(all_cases()), [](const auto& test) {
   std::string name = test.param.name;
   std::replace_if(
       name.begin(), name.end(), [](unsigned char letter) { return std::isalnum(letter) == 0; }, '_');
@@ -131,6 +134,14 @@ TEST(GoldenDataTest, HoldsCasesOfEveryFramework) {
        {"mindspore_", "mindspore_published_", "pytorch_", "onnxruntime_", "onnx_node_", "flax_"}) {
     EXPECT_TRUE(std::any_of(cases.begin(), cases.end(), [&](const auto& golden) { return golden.name.starts_with(framework); }))
         << framework;
+  }
+}
+
+TEST(GoldenDataTest, HoldsCasesOfEveryCommand) {
+  const std::vector<GoldenCase> cases = all_cases();
+  for (const std::string command : {"forward", "backward", "double-backward"}) {
+    EXPECT_TRUE(std::any_of(cases.begin(), cases.end(), [&](const auto& golden) { return golden.command == command; }))
+        << command;
   }
 }
 

@@ -3,9 +3,8 @@
 
 #include <sys/mman.h>
 
-#include <batchnorm/cpu/tuning.hpp>
-
 #include "support/calls.hpp"
+#include "support/tunings.hpp"
 
 // Tensors large enough for every path (groups of channels, column form, row blocks, streaming stores, reversed sweeps,
 // threads), and tunings that reach them with tensors small enough for a test. Tuning changes the time, never a bit of the
@@ -14,41 +13,6 @@ namespace {
 
 using namespace support;
 using batchnorm::CallOptions;
-using batchnorm::Tuning;
-
-struct NamedTuning {
-  const char* name;
-  Tuning tuning;
-};
-
-std::vector<NamedTuning> tunings() {
-  std::vector<NamedTuning> all;
-  const auto add = [&](const char* name, auto&& change) {
-    Tuning tuning;
-    change(tuning);
-    all.push_back({name, tuning});
-  };
-  add("everything small", [](Tuning& t) {
-    t = {.l2_bytes = 4096,
-         .l3_bytes = 16384,
-         .plane_group_bytes = 4096,
-         .column_group_bytes = 4096,
-         .reverse_block_bytes = 4096,
-         .serial_bytes = 256,
-         .sweep_task_bytes = 4096};
-  });
-  add("streaming always", [](Tuning& t) { t.inference_stream_share = t.training_stream_share = 0; });
-  add("streaming always, on threads", [](Tuning& t) {
-    t.inference_stream_share = t.training_stream_share = 0;
-    t.serial_bytes = 256, t.sweep_task_bytes = 10000;
-  });
-  add("streaming never", [](Tuning& t) { t.inference_stream_share = t.training_stream_share = 1e9; });
-  add("all channels in one group", [](Tuning& t) { t.plane_group_bytes = t.column_group_bytes = 1 << 30; });
-  add("one channel in a group", [](Tuning& t) { t.plane_group_bytes = t.column_group_bytes = 1; });
-  add("reversed sweep", [](Tuning& t) { t.l3_bytes = 1 << 20, t.reverse_block_bytes = 64 << 10; });
-  add("reversed sweep in tiny blocks", [](Tuning& t) { t.l3_bytes = 2 << 20, t.reverse_block_bytes = 1; });
-  return all;
-}
 
 // About 300,000 elements each: long planes, split planes, column form, rows of many, of few and of an odd number of channels;
 // and shapes whose planes never start at a border of a cache line.

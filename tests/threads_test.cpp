@@ -3,11 +3,10 @@
 
 #include <thread>
 
-#include <batchnorm/cpu/tuning.hpp>
-
 #include "support/calls.hpp"
 #include "support/executors.hpp"
 #include "support/messages.hpp"
+#include "support/tunings.hpp"
 
 // Results do not depend on who runs the blocks, on how many threads, in which order.
 namespace {
@@ -17,17 +16,6 @@ using batchnorm::CallOptions;
 using batchnorm::Executor;
 using batchnorm::SerialExecutor;
 using batchnorm::ThreadTeam;
-using batchnorm::Tuning;
-
-/// Work is split however small the tensor, so that small tensors reach every split.
-Tuning split_always() {
-  Tuning tuning;
-  tuning.serial_bytes = 256;
-  tuning.sweep_task_bytes = 4096;
-  tuning.plane_group_bytes = 16384;
-  tuning.column_group_bytes = 16384;
-  return tuning;
-}
 
 // Groups of channels, few channels with long planes (blocks are split), column form, rows of many and of few channels.
 constexpr Sizes split_sizes[] = {{4, 37, 640}, {2, 3, 20003}, {64, 40, 49}, {3000, 20, 1},

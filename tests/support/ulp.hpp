@@ -8,6 +8,7 @@
 #include <batchnorm/element.hpp>
 #include <batchnorm/isa.hpp>
 
+#include "gradient_oracle.hpp"
 #include "oracle.hpp"
 
 // Errors in units in the last place at a magnitude, and what the library promises of them (docs/numerics.md).
@@ -89,6 +90,50 @@ Real allowed_y_error(batchnorm::Isa isa, const Normalized& expected, Real scale,
            (batch_statistics ? double_variance_error / 2 * expected.scaled : 0);
   }
   return ulp_at<T>(expected.magnitude) * y_ulps<T>(isa);
+}
+
+// dx = fma(a, dy, fma(b, x - mean, c)): x - mean, a, b, c and both fma round once each, and a sum of three terms may lie in a
+// binade above theirs. Without FMA both products round as well.
+inline constexpr Real dx_ulps_with_fma = 4.0L;
+inline constexpr Real dx_ulps_without_fma = 5.0L;
+// dx = a * dy: a and the product round once each, and a's half ulp grows to one where the product crosses a binade.
+inline constexpr Real inference_dx_ulps = 1.5L;
+// dscale and dbias: sums in double; where they cancel, the error is measured at this share of the magnitudes of their terms.
+inline constexpr Real sum_share = 0x1p-14L;
+// double: chains of at most 128 terms, and what merging their sums adds (relative to the magnitudes of the terms).
+inline constexpr Real double_sum_error = 140 * 0x1p-53L;
+
+template <class T>
+Real dx_ulps(batchnorm::Isa isa, bool is_training) {
+  if constexpr (sizeof(T) == 2) return rounded_once_ulps;
+  if (!is_training && sizeof(T) == 4) return inference_dx_ulps;
+  return has_fma(isa) ? dx_ulps_with_fma : dx_ulps_without_fma;
+}
+
+/// Where the error of a sum over a channel is measured, and its bound.
+template <class P>
+Real sum_magnitude(const Sum& sum) {
+  return sizeof(P) == 8 ? std::abs(sum.value) : std::max(std::abs(sum.value), sum_share * sum.terms);
+}
+
+template <class P>
+Real allowed_sum_error(const Sum& sum) {
+  const Real ulp = ulp_at<P>(sum_magnitude<P>(sum));
+  if constexpr (sizeof(P) == 8) return double_sum_error * sum.terms + ulp;
+  return ulp * (sizeof(P) == 2 ? rounded_once_ulps : 1.0L);
+}
+
+/// Where the error of an element of dx, ddy is measured: at its largest term; the one rounding to half or bfloat16 at the
+/// result where that is larger.
+template <class T>
+Real gradient_magnitude(const Gradient& expected) {
+  return sizeof(T) == 2 ? std::max(expected.at, std::abs(expected.value)) : expected.at;
+}
+
+/// Its bound: `ulps` at that magnitude; for double also what the errors of the sums do.
+template <class T>
+Real allowed_gradient_error(const Gradient& expected, Real ulps) {
+  return ulps * ulp_at<T>(gradient_magnitude<T>(expected)) + (sizeof(T) == 8 ? double_sum_error * expected.of_sums : 0);
 }
 
 }  // namespace support

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "calls.hpp"
+#include "gradient_oracle.hpp"
+
+// One call of the gradient, or of the double gradient, as data: made, run by the library, computed by the oracle, compared.
+// Compiled in gradient_calls.cpp for every pair of types.
+namespace support {
+
+template <class T, class P>
+struct GradientCall {
+  Shape shape;
+  Format format = Format::NCHW;
+  batchnorm::Options options{.is_training = true};
+  std::vector<T> dy{}, x{};
+  std::optional<std::vector<P>> scale{};
+  std::vector<P> mean{}, variance{};
+
+  Extents extents() const { return support::extents(shape, format); }
+  batchnorm::TensorView<const T> x_view() const { return {x.data(), shape}; }
+  batchnorm::TensorView<const T> dy_view() const { return {dy.data(), shape}; }
+
+  /// What the oracle needs of channel c.
+  Channel channel(std::int64_t c) const {
+    const auto i = static_cast<std::size_t>(c);
+    return {options.is_training,
+            {extents().n * extents().s, real(mean[i]), 0, real(variance[i])},
+            options.epsilon,
+            scale ? real((*scale)[i]) : 1};
+  }
+};
+
+template <class T, class P>
+struct GradientResult {
+  std::vector<T> dx;
+  std::vector<P> dscale, dbias;
+
+  bool operator==(const GradientResult& other) const {
+    return same_bits(dx, other.dx) && same_bits(dscale, other.dscale) && same_bits(dbias, other.dbias);
+  }
+};
+
+/// The statistics of x, rounded to P: what the forward pass saves.
+template <class T, class P>
+void save_statistics(GradientCall<T, P>& call);
+
+/// Values of order 1 in x and dy, each channel about offsets of its own; saved statistics those of x in training, others in
+/// inference.
+template <class T, class P>
+GradientCall<T, P> ordinary_gradient_call(const Shape& shape, Format format, bool is_training, std::uint64_t seed = 1);
+
+/// How many elements past a border of a cache line the tensors begin.
+struct Offsets {
+  std::size_t dy = 0, x = 0, out = 0;
+};
+
+/// The call by batch_norm_backward() into prefilled buffers. Expects that nothing beside dx was written.
+template <class T, class P>
+GradientResult<T, P> run(const GradientCall<T, P>& call, const batchnorm::CallOptions& options = {},
+                         const Offsets& offsets = {});
+
+template <class T, class P>
+std::vector<ChannelGradients> expected(const GradientCall<T, P>& call);
+
+/// Of channel c alone.
+template <class T, class P>
+ChannelGradients expected(const GradientCall<T, P>& call, std::int64_t c);
+
+struct GradientErrors {
+  Worst dx, dscale, dbias;
+
+  void merge(const GradientErrors& other) { dx.merge(other.dx), dscale.merge(other.dscale), dbias.merge(other.dbias); }
+};
+
+/// Adds channel c's errors to `worst`. Absent (empty) members of the result are left out.
+template <class T, class P>
+void note_errors(GradientErrors& worst, const GradientCall<T, P>& call, const GradientResult<T, P>& result,
+                 const ChannelGradients& expected, std::int64_t c, Isa isa);
+
+template <class T, class P>
+GradientErrors errors(const GradientCall<T, P>& call, const GradientResult<T, P>& result,
+                      const std::vector<ChannelGradients>& expected, Isa isa);
+
+inline void expect_kept(const GradientErrors& worst) {
+  expect_kept(worst.dx, "dx");
+  expect_kept(worst.dscale, "dscale");
+  expect_kept(worst.dbias, "dbias");
+}
+
+/// A call of the double gradient: the call of the gradient that it differentiates, and what its results weigh.
+template <class T, class P>
+struct DoubleGradientCall {
+  GradientCall<T, P> of;
+  std::optional<std::vector<T>> ddx{};
+  std::optional<std::vector<P>> ddscale{}, ddbias{};
+
+  batchnorm::TensorView<const T> ddx_view() const {
+    return ddx ? batchnorm::TensorView<const T>(ddx->data(), of.shape) : batchnorm::TensorView<const T>();
+  }
+};
+
+template <class T, class P>
+struct DoubleGradientResult {
+  std::vector<T> dx, ddy;
+  std::vector<P> dscale;
+
+  bool operator==(const DoubleGradientResult& other) const {
+    return same_bits(dx, other.dx) && same_bits(ddy, other.ddy) && same_bits(dscale, other.dscale);
+  }
+};
+
+template <class T, class P>
+DoubleGradientCall<T, P> ordinary_double_gradient_call(const Shape& shape, Format format, bool is_training,
+                                                       std::uint64_t seed = 1);
+
+template <class T, class P>
+DoubleGradientResult<T, P> run(const DoubleGradientCall<T, P>& call, const batchnorm::CallOptions& options = {},
+                               const Offsets& offsets = {});
+
+struct DoubleGradientErrors {
+  Worst dx, ddy, dscale;
+
+  void merge(const DoubleGradientErrors& other) { dx.merge(other.dx), ddy.merge(other.ddy), dscale.merge(other.dscale); }
+};
+
+template <class T, class P>
+std::vector<ChannelDoubleGradients> expected(const DoubleGradientCall<T, P>& call);
+
+template <class T, class P>
+DoubleGradientErrors errors(const DoubleGradientCall<T, P>& call, const DoubleGradientResult<T, P>& result,
+                            const std::vector<ChannelDoubleGradients>& expected, Isa isa);
+
+inline void expect_kept(const DoubleGradientErrors& worst) {
+  expect_kept(worst.dx, "dx");
+  expect_kept(worst.ddy, "ddy");
+  expect_kept(worst.dscale, "dscale");
+}
+
+/// "[2, 3, 4] NCHW training"
+std::string text_of(const Shape& shape, Format format, bool is_training);
+
+template <class T, class P>
+std::string text_of(const GradientCall<T, P>& call) {
+  return text_of(call.shape, call.format, call.options.is_training);
+}
+
+}  // namespace support
