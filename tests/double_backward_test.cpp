@@ -91,20 +91,12 @@ TYPED_TEST(DoubleBackward, WhatIsAbsentCountsAsZero) {
   for (const Sizes& sizes : {Sizes{3, 5, 7}, Sizes{2, 3, 600}, Sizes{41, 2, 1}, Sizes{17, 70, 1}}) {
     for_each_form<TypeParam>(4, sizes, [&](const DoubleGradientCall<T, P>& call) {
       for (unsigned present = 0; present < 8; ++present) {
-        auto absent = call, zero = call;
-        if ((present & 1) == 0) absent.ddx.reset(), std::fill(zero.ddx->begin(), zero.ddx->end(), element<T>(0));
-        if ((present & 2) == 0) absent.ddscale.reset(), std::fill(zero.ddscale->begin(), zero.ddscale->end(), element<P>(0));
-        if ((present & 4) == 0) absent.ddbias.reset(), std::fill(zero.ddbias->begin(), zero.ddbias->end(), element<P>(0));
-        const auto want = expected(absent);
-        for_each_isa([&](Isa isa) {
-          const auto got = run(absent), with_zeros = run(zero);
-          expect_kept(errors(absent, got, want, isa));
-          for (std::size_t i = 0; i < got.dx.size(); ++i) {  // as numbers: 0 is -0
-            ASSERT_EQ(real(got.dx[i]), real(with_zeros.dx[i])) << i;
-            ASSERT_EQ(real(got.ddy[i]), real(with_zeros.ddy[i])) << i;
-          }
-          for (std::size_t c = 0; c < got.dscale.size(); ++c) ASSERT_EQ(real(got.dscale[c]), real(with_zeros.dscale[c])) << c;
-        });
+        auto absent = call;
+        if ((present & 1) == 0) absent.ddx.reset();
+        if ((present & 2) == 0) absent.ddscale.reset();
+        if ((present & 4) == 0) absent.ddbias.reset();
+        SCOPED_TRACE(present);
+        expect_near(absent);
       }
     });
   }
@@ -117,7 +109,7 @@ TYPED_TEST(DoubleBackward, AnAbsentScaleIsOne) {
     auto absent = call, ones = call;
     absent.of.scale.reset();
     ones.of.scale->assign(5, element<P>(1));
-    for_each_isa([&](Isa) { EXPECT_EQ(run(absent), run(ones)); });
+    for_each_isa([&](Isa) { EXPECT_TRUE(same(run(absent), run(ones))); });
   });
 }
 

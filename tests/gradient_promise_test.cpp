@@ -94,9 +94,10 @@ constexpr Sizes ordinary_sizes[] = {{16, 5, 49}, {3, 2, 5003}, {64, 37, 1}};
 
 TYPED_TEST(GradientPromise, OffsetsOfXAndOfDyCostNoDigits) {
   using T = typename TypeParam::T;
+  using P = typename TypeParam::P;
   for (const double wanted_x : {0.0, 1e3, 1e6}) {
     for (const double wanted_dy : {0.0, 1e3, -1e6}) {
-      const double offset_x = within<T>(wanted_x), offset_dy = within<T>(wanted_dy);
+      const double offset_x = within<T>(within<P>(wanted_x)), offset_dy = within<T>(wanted_dy);  // P holds the mean of x
       SCOPED_TRACE("offsets " + std::to_string(offset_x) + " of x, " + std::to_string(offset_dy) + " of dy");
       for (const Sizes& sizes : ordinary_sizes) {
         for (const Format format : formats) {

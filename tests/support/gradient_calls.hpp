@@ -3,6 +3,8 @@
 
 #include <optional>
 #include <span>
+#include <sstream>
+#include <string>
 #include <vector>
 
 #include "calls.hpp"
@@ -39,10 +41,6 @@ template <class T, class P>
 struct GradientResult {
   std::vector<T> dx;
   std::vector<P> dscale, dbias;
-
-  bool operator==(const GradientResult& other) const {
-    return same_bits(dx, other.dx) && same_bits(dscale, other.dscale) && same_bits(dbias, other.dbias);
-  }
 };
 
 /// The statistics of x, rounded to P: what the forward pass saves.
@@ -108,10 +106,6 @@ template <class T, class P>
 struct DoubleGradientResult {
   std::vector<T> dx, ddy;
   std::vector<P> dscale;
-
-  bool operator==(const DoubleGradientResult& other) const {
-    return same_bits(dx, other.dx) && same_bits(ddy, other.ddy) && same_bits(dscale, other.dscale);
-  }
 };
 
 template <class T, class P>
@@ -139,6 +133,34 @@ inline void expect_kept(const DoubleGradientErrors& worst) {
   expect_kept(worst.dx, "dx");
   expect_kept(worst.ddy, "ddy");
   expect_kept(worst.dscale, "dscale");
+}
+
+/// Where two sequences differ in their bits, as text; nothing where they do not.
+template <class T>
+std::string difference(const char* name, const std::vector<T>& got, const std::vector<T>& want) {
+  if (same_bits(got, want)) return "";
+  if (got.size() != want.size()) return std::string(name) + " has another size; ";
+  const auto i = static_cast<std::size_t>(first_difference(got, want));
+  std::ostringstream text;
+  text << name << "[" << i << "] is " << real(got[i]) << ", expected " << real(want[i]) << "; ";
+  return text.str();
+}
+
+inline testing::AssertionResult without(const std::string& differences) {
+  return differences.empty() ? testing::AssertionSuccess() : testing::AssertionFailure() << differences;
+}
+
+/// Equality bit by bit.
+template <class T, class P>
+testing::AssertionResult same(const GradientResult<T, P>& got, const GradientResult<T, P>& want) {
+  return without(difference("dx", got.dx, want.dx) + difference("dscale", got.dscale, want.dscale) +
+                 difference("dbias", got.dbias, want.dbias));
+}
+
+template <class T, class P>
+testing::AssertionResult same(const DoubleGradientResult<T, P>& got, const DoubleGradientResult<T, P>& want) {
+  return without(difference("dx", got.dx, want.dx) + difference("ddy", got.ddy, want.ddy) +
+                 difference("dscale", got.dscale, want.dscale));
 }
 
 /// "[2, 3, 4] NCHW training"

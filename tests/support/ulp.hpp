@@ -106,28 +106,24 @@ inline constexpr Real double_sum_error = 140 * 0x1p-53L;
 template <class T>
 Real dx_ulps(batchnorm::Isa isa, bool is_training) {
   if constexpr (sizeof(T) == 2) return rounded_once_ulps;
-  if (!is_training && sizeof(T) == 4) return inference_dx_ulps;
+  if (!is_training) return inference_dx_ulps;
   return has_fma(isa) ? dx_ulps_with_fma : dx_ulps_without_fma;
 }
 
 /// Where the error of a sum over a channel is measured, and its bound.
-template <class P>
-Real sum_magnitude(const Sum& sum) {
-  return sizeof(P) == 8 ? std::abs(sum.value) : std::max(std::abs(sum.value), sum_share * sum.terms);
-}
+inline Real sum_magnitude(const Sum& sum) { return std::max(std::abs(sum.value), sum_share * sum.terms); }
 
 template <class P>
 Real allowed_sum_error(const Sum& sum) {
-  const Real ulp = ulp_at<P>(sum_magnitude<P>(sum));
-  if constexpr (sizeof(P) == 8) return double_sum_error * sum.terms + ulp;
-  return ulp * (sizeof(P) == 2 ? rounded_once_ulps : 1.0L);
+  if constexpr (sizeof(P) == 8) return double_sum_error * sum.terms + ulp_at<P>(std::abs(sum.value));
+  return ulp_at<P>(sum_magnitude(sum)) * (sizeof(P) == 2 ? rounded_once_ulps : 1.0L);
 }
 
 /// Where the error of an element of dx, ddy is measured: at its largest term; the one rounding to half or bfloat16 at the
 /// result where that is larger.
 template <class T>
 Real gradient_magnitude(const Gradient& expected) {
-  return sizeof(T) == 2 ? std::max(expected.at, std::abs(expected.value)) : expected.at;
+  return std::max(expected.at, std::abs(expected.value));
 }
 
 /// Its bound: `ulps` at that magnitude; for double also what the errors of the sums do.
