@@ -141,28 +141,39 @@ class Workload {
       dy[i] = static_cast<T>(static_cast<float>(i % 509) / 256.0F - 1.0F);
       residual[i] = static_cast<T>(static_cast<float>(i % 251) / 128.0F - 1.0F);
     }
-    forward({.is_training = true}, batchnorm::Relu{}, true);  // for the mask
+    if constexpr (has_fused_forms) forward({.is_training = true}, batchnorm::Relu{}, true);  // for the mask
   }
 
   void run() {
-    using batchnorm::AddResidual;
     using batchnorm::Identity;
-    using batchnorm::Relu;
-    const batchnorm::ThroughMask<Relu> through{mask_};
     switch (row_.operation) {
       case Operation::training: return forward({.is_training = true}, Identity{}, false);
       case Operation::inference: return forward({.is_training = false}, Identity{}, false);
-      case Operation::training_relu: return forward({.is_training = true}, Relu{}, true);
-      case Operation::training_add_relu: return forward({.is_training = true}, AddResidual<T, Relu>{residual}, true);
       case Operation::backward: return backward(Identity{}, false);
-      case Operation::backward_relu: return backward(through, false);
-      case Operation::backward_add_relu: return backward(through, true);
+      default: break;
     }
+    if constexpr (has_fused_forms) run_fused();
   }
 
   std::int64_t bytes() const { return x.size() * static_cast<std::int64_t>(sizeof(T)); }
 
+  /// Each type is a minute to compile.
+  static constexpr bool has_fused_forms = std::is_same_v<T, float>;
+
  private:
+  void run_fused() {
+    using batchnorm::AddResidual;
+    using batchnorm::Relu;
+    const batchnorm::ThroughMask<Relu> through{mask_};
+    switch (row_.operation) {
+      case Operation::training_relu: return forward({.is_training = true}, Relu{}, true);
+      case Operation::training_add_relu: return forward({.is_training = true}, AddResidual<T, Relu>{residual}, true);
+      case Operation::backward_relu: return backward(through, false);
+      case Operation::backward_add_relu: return backward(through, true);
+      default: break;
+    }
+  }
+
   static batchnorm::Shape shape_of(const Row& row) {
     const auto [n, c, h, w] = row.nchw;
     return row.format == Format::NCHW ? batchnorm::Shape{n, c, h, w} : batchnorm::Shape{n, h, w, c};
@@ -217,6 +228,9 @@ void measure(benchmark::State& state, const Row& row) {
 template <class T>
 void add(const Row& row, bool only_best) {
   if (only_best && row.isa != batchnorm::available_isas().back()) return;
+  const bool is_plain =
+      row.operation == Operation::training || row.operation == Operation::inference || row.operation == Operation::backward;
+  if (!is_plain && !Workload<T>::has_fused_forms) return;
   std::string name = description(row.operation, sizeof(T)).name;
   name.append("/").append(to_string(row.format)).append("/").append(batchnorm::element_name<T>()).append("/");
   for (std::size_t i = 0; i < 4; ++i) name.append(i == 0 ? "" : "x").append(std::to_string(row.nchw[i]));

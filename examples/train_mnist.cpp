@@ -118,7 +118,7 @@ std::array<Run, 4> train_all(const Arguments& arguments, const Data& data) {
   const auto convolutional = [&](Normalize normalize) {
     auto architecture = convolutional_network<float>({.side = fashion_mnist::image_side, .channels = {8, 16}, .classes = 10},
                                                      normalize, arguments.seed);
-    const Schedule schedule{arguments.convolutional_steps, batch_size, arguments.rate, arguments.seed};
+    const Schedule schedule{arguments.convolutional_steps, batch_size, arguments.rate, arguments.seed, 0.3};
     return train("Convolutional network", normalize, std::move(architecture), data, {schedule, 10});
   };
   return {sigmoid(Normalize::no), sigmoid(Normalize::yes), convolutional(Normalize::no), convolutional(Normalize::yes)};
@@ -183,7 +183,8 @@ void add_options(CLI::App& app, Arguments& arguments) {
   app.add_option("--out", arguments.out, "Folder for the pictures, their data and gnuplot's scripts")->capture_default_str();
   app.add_flag("--full", arguments.full, "Five times as many steps: 50,000 (as in the paper) and 10,000");
   app.add_option("--seed", arguments.seed, "Of the weights and of the order of the images")->capture_default_str();
-  app.add_option("--rate", arguments.rate, "Learning rate of all networks")
+  app.add_option("--rate", arguments.rate,
+                 "Learning rate; the convolutional network's falls to 0 in the last 30 % of the steps")
       ->check(CLI::Range(1e-6, 100.0))
       ->capture_default_str();
   app.add_option("--sigmoid-steps", arguments.sigmoid_steps, "Steps of the sigmoid network; 1,000 are an epoch")

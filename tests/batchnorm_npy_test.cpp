@@ -8,6 +8,8 @@
 
 #include <gtest/gtest.h>
 
+#include <batchnorm/npy/npy.hpp>
+
 #include "support/npy_tool_test.hpp"
 
 namespace {

@@ -254,6 +254,15 @@ TEST(TrainMnist, CompareToleratesNothingButTies) {
   EXPECT_FALSE(compare(other, one, examples).complete());
 }
 
+TEST(TrainMnist, TheRateFallsToZeroInTheLastSteps) {
+  const Schedule schedule{.steps = 10, .rate = 2, .decay = 0.4};
+  EXPECT_EQ(rate_after(schedule, 0), 2);
+  EXPECT_EQ(rate_after(schedule, 6), 2);
+  EXPECT_EQ(rate_after(schedule, 7), 1.5);
+  EXPECT_EQ(rate_after(schedule, 9), 0.5);
+  EXPECT_EQ(rate_after({.steps = 10, .rate = 2}, 9), 2);
+}
+
 TEST(TrainMnist, EachEpochShowsEveryExampleOnceInANewOrder) {
   Shuffled shuffled(12, 1);
   std::vector<std::vector<std::int64_t>> epochs(2);

@@ -17,7 +17,17 @@ struct Schedule {
   std::int64_t batch_size = 60;
   double rate = 0.1;
   std::uint64_t seed = 1;
+  /// Share of the steps, the last ones, in which the rate falls linearly to 0: without that, which network is ahead after the
+  /// last step is partly luck.
+  double decay = 0;
 };
+
+/// The learning rate of the next step.
+inline double rate_after(const Schedule& schedule, std::int64_t steps_done) {
+  const double decaying = schedule.decay * static_cast<double>(schedule.steps);
+  const auto left = static_cast<double>(schedule.steps - steps_done);
+  return left < decaying ? schedule.rate * left / decaying : schedule.rate;
+}
 
 /// Where training has come to.
 struct Progress {
@@ -40,7 +50,7 @@ class Training {
     const network::Tensor<T>& logits = network_.forward(batch_.x, network::Mode::training);
     const network::Score score = network::softmax_cross_entropy<T>(logits, batch_.labels, &dlogits_);
     network_.backward(batch_.x, dlogits_);
-    network::descend(network_, schedule_.rate);
+    network::descend(network_, rate_after(schedule_, progress_.step));
     seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     take_in(score);
   }

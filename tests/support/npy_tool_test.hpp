@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <batchnorm/npy/npy.hpp>
 
 #include "npy_files.hpp"
 #include "run_program.hpp"

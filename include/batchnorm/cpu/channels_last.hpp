@@ -63,7 +63,9 @@ class RowBlocks {
   void add_rows(std::int64_t first, std::int64_t rows, std::int64_t merged, const Arrays& to) const noexcept {
     constexpr int inputs = Summation::inputs;
     const std::int64_t columns = merged * reduction_.geometry.c;
-    const std::int64_t tile = std::clamp<std::int64_t>((16 << 10) / (columns * static_cast<std::int64_t>(sizeof(T))), 8, 128);
+    // At most 8 lines at the same place of rows that are a multiple of 4 KB apart: more do not stay in the first-level cache.
+    const std::int64_t row_bytes = columns * static_cast<std::int64_t>(sizeof(T)) * inputs;
+    const std::int64_t tile = std::clamp<std::int64_t>((16 << 10) / row_bytes, 8 / inputs, 128);
     SumColumns<T, Summation> kernel{};
     kernel.summation = reduction_.statistic.summation;
     kernel.columns = columns;

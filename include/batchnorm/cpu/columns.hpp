@@ -171,7 +171,7 @@ struct SumColumns {
 /// Applies an operation to rows whose position p has the coefficients of position (p mod period): period a multiple of the
 /// channels. The coefficients hold `period` positions and then the first line_of<T> again; period >= line_of<T>, or no row is
 /// longer than the period.
-/// Four rows at a time share what is loaded of the coefficients, where their first outputs begin at the same place of a cache
+/// A few rows at a time share what is loaded of the coefficients, where their first outputs begin at the same place of a cache
 /// line. Streaming: whole cache lines go past the caches, the first and last line of a row are stored in part.
 /// `ahead` is brought to the second-level cache on the way.
 template <Element T, class Operation>
@@ -197,9 +197,12 @@ struct OperateOnRows {
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     std::array<Prefetcher<T>, inputs> walks = ahead;
+    // Rows are often a multiple of 4 KB apart: more than 8 lines at the same place of them do not stay in the first-level
+    // cache.
+    constexpr int together = inputs == 1 ? 4 : 2;
     std::int64_t r = 0;
     if (out_stride[0] % line_of<T> == 0) {
-      for (; r + 4 <= rows; r += 4) operate_on_rows<Bytes, 4>(r, walks);
+      for (; r + together <= rows; r += together) operate_on_rows<Bytes, together>(r, walks);
     }
     for (; r < rows; ++r) operate_on_rows<Bytes, 1>(r, walks);
     if (streams) intrinsics::stream_fence();
