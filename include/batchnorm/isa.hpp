@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <string>
@@ -67,11 +68,14 @@ constexpr Isa compiled_isa() noexcept {
 #endif
 }
 
+/// The largest instruction set that this translation unit has kernels for (BATCHNORM_WITHOUT_AVX512 in cpu/config.hpp).
+constexpr Isa largest_isa() noexcept { return BATCHNORM_HAS_V4 ? Isa::x86_64_v4 : Isa::x86_64_v3; }
+
 /// The instruction sets that this translation unit can run on this processor, ascending.
 inline std::vector<Isa> available_isas() {
   std::vector<Isa> isas;
   for (const Isa isa : {Isa::baseline, Isa::x86_64_v3, Isa::x86_64_v4}) {
-    if (isa >= compiled_isa() && isa <= detail::best_isa_of_processor()) isas.push_back(isa);
+    if (isa >= compiled_isa() && isa <= (std::min)(largest_isa(), detail::best_isa_of_processor())) isas.push_back(isa);
   }
   return isas;
 }
@@ -104,7 +108,7 @@ inline Isa active_isa() {
     if (!detail::chosen_isa.compare_exchange_strong(unset, chosen)) chosen = unset;
   }
   const Isa isa = static_cast<Isa>(chosen);
-  return isa < compiled_isa() ? compiled_isa() : isa;
+  return std::clamp(isa, compiled_isa(), largest_isa());
 }
 
 }  // namespace BATCHNORM_KERNELS

@@ -23,18 +23,22 @@ template <class Kernel>
   own.template run<32>();
 }
 
+#if BATCHNORM_HAS_V4
 template <class Kernel>
 [[gnu::target(BATCHNORM_TARGET_V4)]] void run_v4(const Kernel& kernel) noexcept {
   const Kernel own = kernel;
   own.template run<64>();
 }
 #endif
+#endif
 
-/// Runs the kernel on that instruction set, which is not below compiled_isa().
+/// Runs the kernel on that instruction set, one of [compiled_isa(), largest_isa()].
 template <class Kernel>
 void run(Isa isa, const Kernel& kernel) noexcept {
 #if defined(__x86_64__)
+#if BATCHNORM_HAS_V4
   if (isa == Isa::x86_64_v4) return run_v4(kernel);
+#endif
   if constexpr (compiled_isa() <= Isa::x86_64_v3) {
     if (isa == Isa::x86_64_v3) return run_v3(kernel);
   }
