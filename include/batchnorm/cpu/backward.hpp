@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include <batchnorm/cpu/gradients.hpp>
+#include <batchnorm/cpu/double_gradients.hpp>
 #include <batchnorm/cpu/walks.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
