@@ -13,9 +13,11 @@ struct MomentSummation {
   static constexpr int inputs = 1, constants = 1, factors = 1, sums = 2;
   static constexpr bool reads_bits = false;
 
+  double one = 1;
+
   template <class V>
   BATCHNORM_INLINE void form(const V (&in)[1], const V (&pivot)[1], const MaskOf<V>&, V (&d)[1]) const {
-    d[0] = in[0] - pivot[0];
+    d[0] = difference(in[0], pivot[0], one);
   }
   template <class V>
   BATCHNORM_INLINE void add(const V (&d)[1], V (&sum)[2]) const {

@@ -156,6 +156,7 @@ class RowSweep {
     kernel.first_bit = work_.geometry.index(first, 0);
     kernel.row_bits = columns_;
     kernel.streams = streams;
+    kernel.distance = operation_distance<T>;
     run(machine_.isa, kernel);
   }
 

@@ -6,46 +6,62 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 
 #include <batchnorm/cpu/runs.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
-/// Walks a matrix in memory order, row by row, and brings it to the second-level cache a few lines a step, while the kernel
-/// that steps works on another one. The order of access that the memory sees is that of this walk.
+/// Walks a matrix in memory order, row by row, and brings it to the cache one line a step, while the kernel that steps works on
+/// another one: the order of access that the memory sees is that of this walk. A line a step, and the step a handful of
+/// instructions: a burst of prefetches holds up the reads behind it.
 template <Element T>
 class Prefetcher {
  public:
   Prefetcher() = default;
-  Prefetcher(const T* x, std::int64_t row_stride, std::int64_t rows, std::int64_t columns)
-      : row_(reinterpret_cast<const char*>(x)),
-        row_stride_(row_stride * static_cast<std::int64_t>(sizeof(T))),
-        rows_(rows),
-        row_bytes_(columns * static_cast<std::int64_t>(sizeof(T))) {}
+  Prefetcher(const T* x, std::int64_t row_stride, std::int64_t rows, std::int64_t columns) noexcept
+      : next_(reinterpret_cast<const char*>(x)),
+        lines_((columns * static_cast<std::int64_t>(sizeof(T)) + 63) / 64),
+        to_next_row_(row_stride * static_cast<std::int64_t>(sizeof(T)) - 64 * lines_),
+        advance_(64),
+        left_(lines_),
+        rows_(rows) {
+    if (rows <= 0) *this = {};
+  }
 
-  bool is_done() const { return rows_ <= 0; }
+  bool is_done() const { return advance_ == 0; }
 
-  /// The next `lines` lines; a row's last ones may reach past its end.
+  /// The next line; a row's last one may reach past its end. At the end of the matrix steps stay where they are.
+  BATCHNORM_INLINE void step() {
+    prefetch(next_);
+    next_ += advance_;
+    if (--left_ == 0) begin_row();
+  }
   BATCHNORM_INLINE void step(std::int64_t lines) {
-    while (lines > 0 && rows_ > 0) {
-      const std::int64_t count = (std::min)(lines, (row_bytes_ - offset_ + 63) / 64);
-      for (std::int64_t i = 0; i < count; ++i) prefetch(row_ + offset_ + 64 * i);
-      lines -= count;
-      offset_ += 64 * count;
-      if (offset_ >= row_bytes_) {
-        offset_ = 0;
-        row_ += row_stride_;
-        --rows_;
-      }
-    }
+    for (std::int64_t i = 0; i < lines; ++i) step();
   }
 
  private:
-  const char* row_ = nullptr;
-  std::int64_t row_stride_ = 0;
+  void begin_row() {
+    if (--rows_ > 0) {
+      next_ += to_next_row_;
+      left_ = lines_;
+    } else {
+      next_ = &idle;
+      advance_ = 0;
+      left_ = (std::numeric_limits<std::int64_t>::max)();
+    }
+  }
+
+  // A prefetch of an address without memory would search the page tables each time.
+  static constexpr char idle = 0;
+
+  const char* next_ = &idle;
+  std::int64_t lines_ = 0;
+  std::int64_t to_next_row_ = 0;
+  std::int64_t advance_ = 0;
+  std::int64_t left_ = (std::numeric_limits<std::int64_t>::max)();
   std::int64_t rows_ = 0;
-  std::int64_t row_bytes_ = 0;
-  std::int64_t offset_ = 0;
 };
 
 /// Adds, for each column, the sums over the rows. The arrays hold `columns` rounded up to whole pairs.
@@ -72,22 +88,14 @@ struct SumColumns {
     constexpr std::int64_t pair = pair_of<Bytes>;
     constexpr bool two_fit = SumArrays<Summation>::count <= 3;
     std::array<Prefetcher<T>, inputs> walks = ahead;
-    const std::int64_t lines = (rows * pair * static_cast<std::int64_t>(sizeof(T)) + 63) / 64;
     std::int64_t c = 0;
     if constexpr (two_fit) {
-      for (; c + 2 * pair <= columns; c += 2 * pair) {
-        for (auto& walk : walks) walk.step(2 * lines);
-        add_columns<Bytes, 2>(c, rows);
-      }
+      for (; c + 2 * pair <= columns; c += 2 * pair) add_columns<Bytes, 2>(c, rows, walks);
     }
-    for (; c + pair <= columns; c += pair) {
-      for (auto& walk : walks) walk.step(lines);
-      add_columns<Bytes, 1>(c, rows);
-    }
+    for (; c + pair <= columns; c += pair) add_columns<Bytes, 1>(c, rows, walks);
     if (c < columns) {
-      for (auto& walk : walks) walk.step(lines);
       const std::int64_t whole = (std::min)(rows, safe_rows);
-      add_columns<Bytes, 1>(c, whole);
+      add_columns<Bytes, 1>(c, whole, walks);
       for (std::int64_t r = whole; r < rows; ++r) add_last_columns<Bytes>(c, r);
     }
   }
@@ -132,13 +140,20 @@ struct SumColumns {
 
   /// Pairs pairs of columns at c, over the first `count` rows.
   template <int Bytes, int Pairs>
-  BATCHNORM_INLINE void add_columns(std::int64_t c, std::int64_t count) const {
+  BATCHNORM_INLINE void add_columns(std::int64_t c, std::int64_t count, std::array<Prefetcher<T>, inputs>& walks) const {
     constexpr std::int64_t pair = pair_of<Bytes>;
     constexpr int lanes = D<Bytes>::lanes;
     Columns<Bytes, 2 * Pairs> here;
     here.load(arrays.at(c));
     auto row = in.at(c);
+    // As much is prefetched as is read: a line at a time, since a burst of them would hold the reading up.
+    constexpr std::int64_t read_bytes = Pairs * pair * static_cast<std::int64_t>(sizeof(T));
+    constexpr std::int64_t lines = (std::max<std::int64_t>)(1, read_bytes / 64), period = (std::max<std::int64_t>)(1, 64 / read_bytes);
     for (std::int64_t r = 0; r < count; ++r, row = row.at(1, row_stride)) {
+      if (r % period == 0) {
+        BATCHNORM_UNROLL
+        for (int j = 0; j < inputs; ++j) walks[static_cast<std::size_t>(j)].step(lines);
+      }
       const std::uint32_t passes = bits_at(r, c);
       BATCHNORM_UNROLL
       for (int v = 0; v < 2 * Pairs; v += 2) {
@@ -188,6 +203,7 @@ struct OperateOnRows {
   BitsAt bits;
   std::int64_t first_bit, row_bits;
   bool streams;
+  std::int64_t distance;  // elements that the inputs are prefetched ahead of their use
   std::array<Prefetcher<T>, inputs> ahead;
 
   template <int Bytes>
@@ -201,7 +217,7 @@ struct OperateOnRows {
     // cache.
     constexpr int together = inputs == 1 ? 4 : 2;
     std::int64_t r = 0;
-    if (out_stride[0] % line_of<T> == 0) {
+    if (!streams && out_stride[0] % line_of<T> == 0) {
       for (; r + together <= rows; r += together) operate_on_rows<Bytes, together>(r, walks);
     }
     for (; r < rows; ++r) operate_on_rows<Bytes, 1>(r, walks);
@@ -227,7 +243,9 @@ struct OperateOnRows {
       // Up to where the positions begin again, or the next lines are to be prefetched.
       const std::int64_t to_wrap = (period - position + line - 1) / line;
       const std::int64_t lines = (std::min)({to_wrap, (length - i) / line, walks[0].is_done() ? to_wrap : lines_per_step});
-      for (auto& walk : walks) walk.step(lines * Rows);
+      if (!walks[0].is_done()) {
+        for (auto& walk : walks) walk.step(lines * Rows);
+      }
       if (streams) {
         operate_on_lines<Bytes, Rows, true>(r, i, position, lines, all, streams_of_bits);
       } else {
@@ -263,6 +281,8 @@ struct OperateOnRows {
       for (int row = 0; row < Rows; ++row) {
         const std::uint32_t read = streams_of_bits[row].take();
         std::uint32_t written = 0;
+        BATCHNORM_UNROLL
+        for (int j = 0; j < inputs; ++j) prefetch_near(from.at(i + distance).at(row, in_stride).p[j]);
         BATCHNORM_UNROLL
         for (int v = 0; v < vectors; ++v) {
           Step<Bytes> step;

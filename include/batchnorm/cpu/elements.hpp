@@ -153,4 +153,23 @@ BATCHNORM_INLINE void store_pair_first(T* p, const vec<double, Bytes>& low, cons
 /// Brings the line of p to the second-level cache. Any address is allowed.
 BATCHNORM_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
+/// Brings the cache line at p to the first-level cache; p may be any address.
+BATCHNORM_INLINE void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }
+
+/// x - center. Where there is a fused multiply-add it does the subtraction, which leaves the adders to the sums and conversions.
+/// `one` is 1, and not known to the compiler to be.
+template <class V>
+BATCHNORM_INLINE V difference(const V& x, const V& center, double one) {
+  constexpr int bytes = V::lanes * static_cast<int>(sizeof(typename V::scalar));
+  if constexpr (intrinsics::has_fma<bytes> && bytes > 16) return fma(x, V::broadcast(one), V::zero() - center);
+  return x - center;
+}
+
+/// So far ahead a sum in memory order asks for each line: the hardware's prefetcher stops at the end of a page and has too few
+/// lines under way. An operation, which stores as well, has less to gain, and most from a shorter distance.
+template <Element T>
+inline constexpr std::int64_t sum_distance = 4096 / static_cast<std::int64_t>(sizeof(T));
+template <Element T>
+inline constexpr std::int64_t operation_distance = 1024 / static_cast<std::int64_t>(sizeof(T));
+
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu

@@ -41,11 +41,12 @@ struct GradientSummation {
   static constexpr bool reads_bits = Pass::reads_bits;
 
   Pass passage;
+  double one = 1;
 
   template <class V>
   BATCHNORM_INLINE void form(const V (&in)[inputs], const V (&center)[1], const MaskOf<V>& passes, V (&factor)[2]) const {
     factor[0] = passage.dz(in[0], in[1], in[inputs - 1], passes);
-    factor[1] = passage.x(in[1]) - center[0];
+    factor[1] = difference(passage.x(in[1]), center[0], one);
   }
   template <class V>
   BATCHNORM_INLINE void add(const V (&factor)[2], V (&sum)[2]) const {

@@ -7,10 +7,6 @@
 
 #include <cmath>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 #include <batchnorm/cpu/vec.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu::intrinsics {

@@ -155,6 +155,14 @@ struct CoefficientScratch {
 template <class Compute, int Count>
 void expand(const Coefficients<Compute, Count>& from, std::int64_t channels, std::int64_t length,
             const Coefficients<Compute, Count>& to, std::int64_t count) noexcept {
+  if (length == 1) {
+    for (int k = 0; k < Count; ++k) {
+      for (std::int64_t p = 0; p < count; p += channels) {
+        std::copy_n(from.array[k], (std::min)(channels, count - p), to.array[k] + p);
+      }
+    }
+    return;
+  }
   std::int64_t c = 0;
   for (std::int64_t p = 0; p < count; p += length) {
     const std::int64_t some = (std::min)(length, count - p);

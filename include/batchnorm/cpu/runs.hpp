@@ -25,9 +25,17 @@ class RunSums {
   }
 
   /// x[0, n), the bits of which begin at `bit`.
+  template <bool prefetches>
   BATCHNORM_INLINE void add(const In& x, std::int64_t n, const BitReader& bits, std::int64_t bit) {
     std::int64_t i = 0;
     for (; i + step <= n; i += step) {
+      if constexpr (prefetches) {
+        BATCHNORM_UNROLL
+        for (int j = 0; j < Summation::inputs; ++j) {
+          BATCHNORM_UNROLL
+          for (std::int64_t line = 0; line < step; line += line_of<T>) prefetch_near(x.p[j] + i + line + sum_distance<T>);
+        }
+      }
       add_pair<0>(x.at(i), bits, bit + i);
       if constexpr (chains == 4) add_pair<2>(x.at(i + pair), bits, bit + i + pair);
     }
@@ -125,10 +133,22 @@ struct SumPlanes {
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
+    if (length * static_cast<std::int64_t>(sizeof(T)) >= least_prefetched) {
+      add_runs<Bytes, true>();
+    } else {
+      add_runs<Bytes, false>();
+    }
+  }
+
+  /// Below, the ends of the runs cost more than waiting.
+  static constexpr std::int64_t least_prefetched = 2048;
+
+  template <int Bytes, bool prefetches>
+  BATCHNORM_INLINE void add_runs() const {
     for (std::int64_t n = 0; n < images; ++n) {
       for (std::int64_t c = 0; c < channels; ++c) {
         RunSums<Bytes, T, Summation> sums(summation, arrays, c);
-        sums.add(in.at(n, batch_stride).at(c, channel_stride), length, bits, first_bit + n * batch_bits + c * channel_bits);
+        sums.template add<prefetches>(in.at(n, batch_stride).at(c, channel_stride), length, bits, first_bit + n * batch_bits + c * channel_bits);
         sums.finish(arrays, c);
       }
     }
@@ -309,6 +329,8 @@ struct OperateOnPlanes {
   }
 
   BATCHNORM_INLINE void prefetch_line(std::int64_t i) const {
+    BATCHNORM_UNROLL
+    for (int j = 0; j < Operation::inputs; ++j) prefetch_near(in.p[j] + i + operation_distance<T>);
     BATCHNORM_UNROLL
     for (int j = 0; j < Operation::inputs; ++j) {
       if (ahead.p[j] != nullptr) prefetch(ahead.p[j] + i);

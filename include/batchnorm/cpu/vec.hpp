@@ -7,6 +7,10 @@
 #include <cstring>
 #include <type_traits>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include <batchnorm/cpu/config.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
@@ -15,6 +19,26 @@ template <class T, int Bytes>
 struct NativeVector {
   typedef T type __attribute__((vector_size(Bytes)));
 };
+
+/// The value in every lane. GCC makes insertions of what the vector extension says, hence the intrinsics.
+template <class Native, class T>
+BATCHNORM_INLINE void repeat(Native& v, T value) {
+  v = value - Native{};
+}
+#if defined(__x86_64__)
+[[gnu::target(BATCHNORM_TARGET_V3)]] inline void repeat(NativeVector<float, 32>::type& v, float value) {
+  v = NativeVector<float, 32>::type(_mm256_set1_ps(value));
+}
+[[gnu::target(BATCHNORM_TARGET_V3)]] inline void repeat(NativeVector<double, 32>::type& v, double value) {
+  v = NativeVector<double, 32>::type(_mm256_set1_pd(value));
+}
+[[gnu::target(BATCHNORM_TARGET_V4)]] inline void repeat(NativeVector<float, 64>::type& v, float value) {
+  v = NativeVector<float, 64>::type(_mm512_set1_ps(value));
+}
+[[gnu::target(BATCHNORM_TARGET_V4)]] inline void repeat(NativeVector<double, 64>::type& v, double value) {
+  v = NativeVector<double, 64>::type(_mm512_set1_pd(value));
+}
+#endif
 
 /// What a comparison of two vec yields: all ones or all zeros in each lane.
 template <class Native>
@@ -33,7 +57,11 @@ struct vec {
   native v;
 
   static BATCHNORM_INLINE vec zero() { return {native{}}; }
-  static BATCHNORM_INLINE vec broadcast(T value) { return {value - native{}}; }
+  static BATCHNORM_INLINE vec broadcast(T value) {
+    vec result;
+    repeat(result.v, value);
+    return result;
+  }
   static BATCHNORM_INLINE vec load(const void* p) {
     vec result;
     std::memcpy(&result.v, p, sizeof(native));
