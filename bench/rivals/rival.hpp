@@ -15,17 +15,17 @@ namespace bench {
 struct Buffers {
   const void* x;
   const void* dy;
-  void* y;                 // forward; in backward dx
+  void* y;  // forward; in backward dx
   const void* scale;
   const void* bias;
-  void* mean;              // training: running; inference: given; backward: the saved mean
-  void* variance;          // the same; in backward the saved biased variance
+  void* mean;      // training: running; inference: given; backward: the saved mean
+  void* variance;  // the same; in backward the saved biased variance
   void* out_mean;
   void* out_variance;
   void* dscale;
   void* dbias;
   double epsilon;
-  double momentum;         // weight of the batch: running = (1 - momentum) * running + momentum * batch
+  double momentum;  // weight of the batch: running = (1 - momentum) * running + momentum * batch
 };
 
 /// Another implementation of a problem, ready to run. Nothing is allocated or compiled in `run`.
