@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+#include "timing.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <thread>
+
+namespace bench {
+namespace {
+
+double seconds_of(const Call& call, int calls) {
+  const auto begin = std::chrono::steady_clock::now();
+  for (int i = 0; i < calls; ++i) call();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / calls;
+}
+
+/// Warms up, and tells how long a call takes: short ones are called until the processor has found its frequency.
+double warm_seconds_of(const Call& call) {
+  double shortest = seconds_of(call, 1), total = shortest;
+  for (int i = 0; i < 1000 && total < 5e-3; ++i) {
+    const double seconds = seconds_of(call, 1);
+    shortest = std::min(shortest, seconds), total += seconds;
+  }
+  return shortest;
+}
+
+int calls_of_a_turn(double seconds) {
+  constexpr double turn = 20e-6;
+  return static_cast<int>(std::clamp(std::ceil(turn / std::max(seconds, 1e-9)), 1.0, 1000.0));
+}
+
+}  // namespace
+
+double Times::quantile(double share) const {
+  std::vector<double> values = seconds_;
+  const auto at = values.begin() + static_cast<std::ptrdiff_t>(share * static_cast<double>(values.size() - 1) + 0.5);
+  std::nth_element(values.begin(), at, values.end());
+  return *at;
+}
+
+void sleep_for(double seconds) {
+  if (seconds > 0) std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+}
+
+Pair take_turns(const Call& first, const Call& second) {
+  constexpr std::size_t least_turns = 11, most_turns = 2000;
+  constexpr double least_seconds = 0.4;
+  const int calls = calls_of_a_turn(std::min(warm_seconds_of(first), warm_seconds_of(second)));
+  Pair times;
+  double total = 0;
+  while (times.first.count() < least_turns || (total < least_seconds && times.first.count() < most_turns)) {
+    const double a = seconds_of(first, calls), b = seconds_of(second, calls);
+    times.first.add(a), times.second.add(b);
+    total += (a + b) * calls;
+  }
+  return times;
+}
+
+Pair take_turns_apart(const Call& first, double first_seconds_to_sleep, const Call& second, double second_seconds_to_sleep) {
+  constexpr std::size_t least = 11, least_of_slow_ones = 3, most = 500, in_a_row = 5;
+  constexpr double least_seconds = 0.4, patience = 4, longest_turn = 0.1;
+  const auto turn = [](const Call& call, Times& to, double seconds_to_sleep) {
+    call();
+    const double alone = seconds_of(call, 1);
+    const int calls = calls_of_a_turn(alone);
+    double total = 0;
+    for (std::size_t i = 0; i == 0 || (i < in_a_row && total < longest_turn); ++i) {
+      const double seconds = seconds_of(call, calls);
+      to.add(seconds);
+      total += seconds * calls;
+    }
+    sleep_for(seconds_to_sleep);
+    return total + alone;
+  };
+  Pair times;
+  double total = 0;
+  const auto turns_enough = [&] {
+    const std::size_t count = std::min(times.first.count(), times.second.count());
+    if (total > patience) return count >= least_of_slow_ones;
+    return count >= least && (total >= least_seconds || count >= most);
+  };
+  while (!turns_enough()) {
+    total += turn(first, times.first, first_seconds_to_sleep);
+    total += turn(second, times.second, second_seconds_to_sleep);
+  }
+  return times;
+}
+
+}  // namespace bench

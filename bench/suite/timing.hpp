@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <functional>
+#include <vector>
+
+namespace bench {
+
+using Call = std::function<void()>;
+
+/// Seconds of one call, of many.
+class Times {
+ public:
+  void add(double seconds) { seconds_.push_back(seconds); }
+  std::size_t count() const { return seconds_.size(); }
+  double median() const { return quantile(0.5); }
+  /// From the 10th to the 90th percentile, relative to the median.
+  double spread() const { return (quantile(0.9) - quantile(0.1)) / median(); }
+
+ private:
+  double quantile(double share) const;
+
+  std::vector<double> seconds_;
+};
+
+struct Pair {
+  Times first, second;
+};
+
+/// Two candidates that share a pool of threads, or have none, take turns: at least 11 times, and 0.4 s or 2000 times. A turn
+/// is one call, of short ones as many as take 20 us, so that reading the clock does not count.
+Pair take_turns(const Call& first, const Call& second);
+
+/// Two candidates with pools of their own take turns. After each, its threads fall asleep before the other begins: two pools
+/// that wait by spinning cost each other whole slices of the scheduler. A turn begins with calls that do not count, which wake
+/// the threads. At least 11 times, of very slow candidates 3.
+Pair take_turns_apart(const Call& first, double first_seconds_to_sleep, const Call& second, double second_seconds_to_sleep);
+
+void sleep_for(double seconds);
+
+}  // namespace bench
