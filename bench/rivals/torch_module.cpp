@@ -55,6 +55,14 @@ ResultAllocator& allocator() {
   return *one;
 }
 
+/// Armed for as long as it lives: a call that throws must not leave the caller's buffer to the next request.
+struct Armed {
+  Armed(const std::array<void*, 2>& buffers, std::size_t bytes) { allocator().arm(buffers, bytes); }
+  Armed(const Armed&) = delete;
+  Armed& operator=(const Armed&) = delete;
+  ~Armed() { allocator().disarm(); }
+};
+
 class Opened {
  public:
   Opened(const TorchProblem& problem, const Buffers& buffers)
@@ -89,9 +97,8 @@ class Opened {
   void run() {
     const c10::InferenceMode guard;
     at::set_num_threads(threads_);
-    allocator().arm(handed_out_, bytes_);
+    const Armed armed(handed_out_, bytes_);
     call();
-    allocator().disarm();
   }
 
   bool has_plain_result() const {
