@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <mutex>
 #include <span>
 #include <sstream>
 #include <string>
@@ -11,7 +12,7 @@
 #include <batchnorm/moments.hpp>
 
 #include "names.hpp"
-#include "support/buffers.hpp"
+#include "parallel.hpp"
 #include "support/gradient_oracle.hpp"
 #include "support/oracle.hpp"
 #include "support/ulp.hpp"
@@ -80,26 +81,69 @@ void for_each_checked(std::int64_t values, F&& f) {
   }
 }
 
-/// The values of a channel, one after the other.
+/// The values of a channel, one after the other: those of the tensor where they lie so, else a copy.
 template <class T>
-std::vector<T> channel_of(std::span<const T> tensor, const support::Extents& e, std::int64_t c) {
-  std::vector<T> values;
-  if (tensor.empty()) return values;
-  values.reserve(static_cast<std::size_t>(e.n * e.s));
-  for (std::int64_t n = 0; n < e.n; ++n) {
-    for (std::int64_t s = 0; s < e.s; ++s) values.push_back(tensor[e.index(n, c, s)]);
+class ChannelValues {
+ public:
+  ChannelValues(std::span<const T> tensor, const support::Extents& e, std::int64_t c) {
+    const auto count = static_cast<std::size_t>(e.n * e.s);
+    if (tensor.empty()) return;
+    if (e.c == 1 || (e.n == 1 && e.format == batchnorm::Format::NCHW)) {
+      values_ = tensor.subspan(e.index(0, c, 0), count);
+      return;
+    }
+    copy_.reserve(count);
+    for (std::int64_t n = 0; n < e.n; ++n) {
+      for (std::int64_t s = 0; s < e.s; ++s) copy_.push_back(tensor[e.index(n, c, s)]);
+    }
+    values_ = copy_;
   }
-  return values;
+  ChannelValues(const ChannelValues&) = delete;
+  ChannelValues& operator=(const ChannelValues&) = delete;
+
+  bool empty() const { return values_.empty(); }
+  std::int64_t size() const { return static_cast<std::int64_t>(values_.size()); }
+  const T& at(std::int64_t i) const { return values_[static_cast<std::size_t>(i)]; }
+  Real operator[](std::int64_t i) const { return support::real(at(i)); }
+
+ private:
+  std::vector<T> copy_;
+  std::span<const T> values_;
+};
+
+/// The sum of term(i) over i in [0, count).
+template <class Term>
+support::Sum sum_over(std::int64_t count, Term&& term) {
+  constexpr std::int64_t block = 1 << 14;
+  support::Sum total;
+  std::mutex adding;
+  in_parallel((count + block - 1) / block, [&](std::int64_t begin, std::int64_t end) {
+    support::Sum sum;
+    for (std::int64_t i = begin * block; i < std::min(end * block, count); ++i) sum.add(term(i));
+    const std::lock_guard guard(adding);
+    total.value += sum.value, total.terms += sum.terms;
+  });
+  return total;
 }
 
+/// The mean, the mean of what is left, and the squares about both, as support::statistics has them.
+template <class T>
+support::Statistics statistics_of(const ChannelValues<T>& x) {
+  const auto mean_of = [&](auto term) { return sum_over(x.size(), term).value / static_cast<Real>(x.size()); };
+  support::Statistics result{x.size()};
+  result.mean = mean_of([&](std::int64_t i) { return x[i]; });
+  result.rest = mean_of([&](std::int64_t i) { return x[i] - result.mean; });
+  result.variance = mean_of([&](std::int64_t i) {
+    const Real deviation = (x[i] - result.mean) - result.rest;
+    return deviation * deviation;
+  });
+  return result;
+}
+
+/// Bit i of channel c.
 inline bool bit(std::span<const std::uint8_t> mask, const support::Extents& e, std::int64_t c, std::int64_t i) {
   const std::size_t at = e.index(i / e.s, c, i % e.s);
   return (mask[at / 8] >> (at % 8) & 1U) != 0;
-}
-
-template <class T>
-support::Statistics statistics_of(const std::vector<T>& channel) {
-  return support::statistics<T>(channel, {1, 1, static_cast<std::int64_t>(channel.size())}, 0);
 }
 
 /// The statistics that training returns and those that it updates.
@@ -128,25 +172,21 @@ void check_forward(Verdict& verdict, const Checked<T>& call, Operation operation
   const auto at = static_cast<std::size_t>(c);
   const bool is_training = operation != Operation::inference && operation != Operation::inference_relu;
   const bool has_relu = operation != Operation::inference && operation != Operation::training;
-  const std::vector<T> x = channel_of(call.x, call.layout, c), y = channel_of(call.y, call.layout, c);
-  const std::vector<T> residual = channel_of(call.residual, call.layout, c);
-  const auto count = static_cast<std::int64_t>(x.size());
+  const ChannelValues<T> x(call.x, call.layout, c), y(call.y, call.layout, c), residual(call.residual, call.layout, c);
   const support::Statistics channel =
-      is_training ? statistics_of(x) : support::Statistics{count, call.mean[at], 0, call.variance[at]};
+      is_training ? statistics_of(x) : support::Statistics{x.size(), call.mean[at], 0, call.variance[at]};
   if (is_training) check_statistics(verdict, call, c, channel);
-  for_each_checked(count, [&](std::int64_t i) {
-    const auto k = static_cast<std::size_t>(i);
-    support::Normalized want = support::normalized(support::real(x[k]), channel, call.epsilon, call.scale[at], call.bias[at]);
+  for_each_checked(x.size(), [&](std::int64_t i) {
+    support::Normalized want = support::normalized(x[i], channel, call.epsilon, call.scale[at], call.bias[at]);
     Real more = 0;
     if (!residual.empty()) {
-      const Real added = support::real(residual[k]);
-      want.z += added;
-      want.magnitude = std::max({want.magnitude, std::abs(added), std::abs(want.z)});
+      want.z += residual[i];
+      want.magnitude = std::max({want.magnitude, std::abs(residual[i]), std::abs(want.z)});
       if (sizeof(T) > 2) more = support::ulp_at<T>(want.magnitude);  // the sum rounds once more
     }
     const Real allowed = support::allowed_y_error<T>(call.isa, want, call.scale[at], is_training) + more;
-    verdict.compare("y", c, i, y[k], has_relu ? std::max<Real>(want.z, 0) : want.z, allowed);
-    if (has_relu && is_training && bit(call.mask, call.layout, c, i) != (support::real(y[k]) > 0)) {
+    verdict.compare("y", c, i, y.at(i), has_relu ? std::max<Real>(want.z, 0) : want.z, allowed);
+    if (has_relu && is_training && bit(call.mask, call.layout, c, i) != (y[i] > 0)) {
       verdict.refuse("the mask of channel " + std::to_string(c) + ", value " + std::to_string(i) + " of it, is not y > 0");
     }
   });
@@ -156,41 +196,35 @@ template <class T>
 void check_backward(Verdict& verdict, const Checked<T>& call, Operation operation, std::int64_t c) {
   using P = typename Checked<T>::P;
   const auto at = static_cast<std::size_t>(c);
-  const std::vector<T> x = channel_of(call.x, call.layout, c), dx = channel_of(call.y, call.layout, c);
-  std::vector<T> dz = channel_of(call.dy, call.layout, c);
-  const auto count = static_cast<std::int64_t>(x.size());
-  for (std::int64_t i = 0; operation != Operation::backward && i < count; ++i) {
-    if (!bit(call.mask, call.layout, c, i)) dz[static_cast<std::size_t>(i)] = T(0);
-  }
-  const support::Channel channel{true, {count, call.mean[at], 0, call.variance[at]}, call.epsilon, call.scale[at]};
+  const ChannelValues<T> x(call.x, call.layout, c), dy(call.dy, call.layout, c), dx(call.y, call.layout, c);
+  const ChannelValues<T> dresidual(call.residual, call.layout, c);
+  const auto dz = [&](std::int64_t i) {
+    return operation == Operation::backward || bit(call.mask, call.layout, c, i) ? dy[i] : 0;
+  };
+  const support::Channel channel{true, {x.size(), call.mean[at], 0, call.variance[at]}, call.epsilon, call.scale[at]};
   const Real r = channel.r(), a = channel.scale * r;
-  const auto xh = [&](std::size_t k) { return (support::real(x[k]) - channel.saved.mean) * r; };
-  const support::Sum dbias = support::sum_over(x.size(), [&](std::size_t k) { return support::real(dz[k]); });
-  const support::Sum dscale = support::sum_over(x.size(), [&](std::size_t k) { return support::real(dz[k]) * xh(k); });
+  const auto xh = [&](std::int64_t i) { return (x[i] - channel.saved.mean) * r; };
+  const support::Sum dbias = sum_over(x.size(), dz);
+  const support::Sum dscale = sum_over(x.size(), [&](std::int64_t i) { return dz(i) * xh(i); });
   verdict.compare("dbias", c, -1, call.dbias[at], dbias.value, support::allowed_sum_error<P>(dbias));
   verdict.compare("dscale", c, -1, call.dscale[at], dscale.value, support::allowed_sum_error<P>(dscale));
-  const support::Sum mean = dbias / static_cast<Real>(count), projection = dscale / static_cast<Real>(count);
-  for_each_checked(count, [&](std::int64_t i) {
-    const auto k = static_cast<std::size_t>(i);
-    const Real value = support::real(dz[k]), normalized = xh(k);
+  const support::Sum mean = dbias / static_cast<Real>(x.size()), projection = dscale / static_cast<Real>(x.size());
+  for_each_checked(x.size(), [&](std::int64_t i) {
+    const Real value = dz(i), normalized = xh(i);
     const support::Gradient want{a * (value - mean.value - normalized * projection.value),
                                  support::largest({a * value, a * mean.value, a * normalized * projection.value}),
                                  std::abs(a) * (mean.terms + std::abs(normalized) * projection.terms)};
-    verdict.compare("dx", c, i, dx[k], want.value,
+    verdict.compare("dx", c, i, dx.at(i), want.value,
                     support::allowed_gradient_error<T>(want, support::dx_ulps<T>(call.isa, true)));
-    if (operation == Operation::backward_add_relu) {
-      verdict.compare("the residual's gradient", c, i,
-                      call.residual[call.layout.index(i / call.layout.s, c, i % call.layout.s)], value, 0);
-    }
+    if (!dresidual.empty()) verdict.compare("the residual's gradient", c, i, dresidual.at(i), value, 0);
   });
 }
 
 template <class T>
 void check_moments(Verdict& verdict, const Checked<T>& call, std::int64_t c) {
   using P = typename Checked<T>::P;
-  const auto at = static_cast<std::size_t>(c);
-  const support::Statistics want = statistics_of(channel_of(call.x, call.layout, c));
-  verdict.compare("the mean", c, -1, call.moments->mean[at], want.mean,
+  const support::Statistics want = statistics_of(ChannelValues<T>(call.x, call.layout, c));
+  verdict.compare("the mean", c, -1, call.moments->mean[static_cast<std::size_t>(c)], want.mean,
                   support::allowed_mean_error<P>(std::max(std::abs(want.mean), std::sqrt(want.variance))));
   verdict.compare("the variance", c, -1, call.moments->variance(c), want.variance,
                   support::allowed_variance_error<P>(want.variance));

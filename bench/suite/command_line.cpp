@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <cstdlib>
 #include <stdexcept>
 #include <thread>
@@ -114,8 +115,9 @@ void check_memory(const Problem& problem) {
   const double machine = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
   const double needed = workload_bytes(problem);
   if (needed > machine) {
-    refuse("--shape " + name_of(problem.extents) + ": its tensors take " + std::to_string(needed * 0x1p-30) +
-           " GB, the machine has " + std::to_string(machine * 0x1p-30));
+    const auto megabytes = [](double bytes) { return std::to_string(std::llround(bytes * 0x1p-20)) + " MB"; };
+    refuse("--shape " + name_of(problem.extents) + ": its tensors take " + megabytes(needed) + ", the machine has " +
+           megabytes(machine));
   }
 }
 

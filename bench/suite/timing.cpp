@@ -34,9 +34,11 @@ int calls_of_a_turn(double seconds) {
 
 double Times::quantile(double share) const {
   std::vector<double> values = seconds_;
-  const auto at = values.begin() + static_cast<std::ptrdiff_t>(share * static_cast<double>(values.size() - 1) + 0.5);
-  std::nth_element(values.begin(), at, values.end());
-  return *at;
+  std::sort(values.begin(), values.end());
+  const double position = share * static_cast<double>(values.size() - 1);
+  const auto below = static_cast<std::size_t>(position);
+  const std::size_t above = std::min(below + 1, values.size() - 1);
+  return values[below] + (position - static_cast<double>(below)) * (values[above] - values[below]);
 }
 
 void sleep_for(double seconds) {
@@ -44,21 +46,28 @@ void sleep_for(double seconds) {
 }
 
 Pair take_turns(const Call& first, const Call& second) {
-  constexpr std::size_t least_turns = 11, most_turns = 2000;
-  constexpr double least_seconds = 0.4;
-  const int calls = calls_of_a_turn(std::min(warm_seconds_of(first), warm_seconds_of(second)));
+  constexpr std::size_t least_turns = 10, most_turns = 2000;
+  constexpr double least_seconds = 0.3, long_call = 20e-3;
   Pair times;
   double total = 0;
-  while (times.first.count() < least_turns || (total < least_seconds && times.first.count() < most_turns)) {
+  const auto turn = [&](int calls) {
     const double a = seconds_of(first, calls), b = seconds_of(second, calls);
     times.first.add(a), times.second.add(b);
     total += (a + b) * calls;
+  };
+  turn(1);
+  int calls = 1;
+  if (total < long_call) {  // what takes longer needs no warming up
+    times = {};
+    calls = calls_of_a_turn(std::min(warm_seconds_of(first), warm_seconds_of(second)));
+    total = 0;
   }
+  while (times.first.count() < least_turns || (total < least_seconds && times.first.count() < most_turns)) turn(calls);
   return times;
 }
 
 Pair take_turns_apart(const Call& first, double first_seconds_to_sleep, const Call& second, double second_seconds_to_sleep) {
-  constexpr std::size_t least = 11, least_of_slow_ones = 3, most = 500, in_a_row = 5;
+  constexpr std::size_t least = 10, least_of_slow_ones = 3, most = 500, in_a_row = 5;
   constexpr double least_seconds = 0.4, patience = 4, longest_turn = 0.1;
   const auto turn = [](const Call& call, Times& to, double seconds_to_sleep) {
     call();

@@ -27,13 +27,13 @@ struct Pair {
   Times first, second;
 };
 
-/// Two candidates that share a pool of threads, or have none, take turns: at least 11 times, and 0.4 s or 2000 times. A turn
+/// Two candidates that share a pool of threads, or have none, take turns: at least 10 times, and 0.3 s or 2000 times. A turn
 /// is one call, of short ones as many as take 20 us, so that reading the clock does not count.
 Pair take_turns(const Call& first, const Call& second);
 
 /// Two candidates with pools of their own take turns. After each, its threads fall asleep before the other begins: two pools
 /// that wait by spinning cost each other whole slices of the scheduler. A turn begins with calls that do not count, which wake
-/// the threads. At least 11 times, of very slow candidates 3.
+/// the threads. At least 10 times, of very slow candidates 3.
 Pair take_turns_apart(const Call& first, double first_seconds_to_sleep, const Call& second, double second_seconds_to_sleep);
 
 void sleep_for(double seconds);
