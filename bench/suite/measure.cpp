@@ -70,10 +70,10 @@ Result measure(const Row& row, bool with_rivals) {
   if (!result.error.empty()) return result;
   const Buffers buffers = workload->buffers();
   const Call copying = [&] { copy(team, buffers.y, buffers.x, bytes_of_x(problem)); };
-  const Pair times = take_turns(copying, [&] { workload->run(); });
-  result.copy_us = times.first.median() * 1e6;
-  result.median_us = times.second.median() * 1e6;
-  result.spread = times.second.spread();
+  const std::vector<Times> times = take_turns({copying, [&] { workload->run(); }});
+  result.copy_us = times[0].median() * 1e6;
+  result.median_us = times[1].median() * 1e6;
+  result.spread = times[1].spread();
   if (with_rivals) result.rivals = measure_rivals(problem, *workload, copying);
   return result;
 }

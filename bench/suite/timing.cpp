@@ -45,24 +45,30 @@ void sleep_for(double seconds) {
   if (seconds > 0) std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
 }
 
-Pair take_turns(const Call& first, const Call& second) {
+std::vector<Times> take_turns(const std::vector<Call>& candidates) {
   constexpr std::size_t least_turns = 10, most_turns = 2000;
-  constexpr double least_seconds = 0.3, long_call = 20e-3;
-  Pair times;
+  constexpr double least_seconds_each = 0.15, long_call = 10e-3;
+  const double least_seconds = least_seconds_each * static_cast<double>(candidates.size());
+  const double long_turn = long_call * static_cast<double>(candidates.size());
+  std::vector<Times> times(candidates.size());
   double total = 0;
   const auto turn = [&](int calls) {
-    const double a = seconds_of(first, calls), b = seconds_of(second, calls);
-    times.first.add(a), times.second.add(b);
-    total += (a + b) * calls;
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+      const double seconds = seconds_of(candidates[i], calls);
+      times[i].add(seconds);
+      total += seconds * calls;
+    }
   };
   turn(1);
   int calls = 1;
-  if (total < long_call) {  // what takes longer needs no warming up
-    times = {};
-    calls = calls_of_a_turn(std::min(warm_seconds_of(first), warm_seconds_of(second)));
+  if (total < long_turn) {  // what takes longer needs no warming up
+    times.assign(candidates.size(), {});
+    double shortest = total;
+    for (const Call& candidate : candidates) shortest = std::min(shortest, warm_seconds_of(candidate));
+    calls = calls_of_a_turn(shortest);
     total = 0;
   }
-  while (times.first.count() < least_turns || (total < least_seconds && times.first.count() < most_turns)) turn(calls);
+  while (times[0].count() < least_turns || (total < least_seconds && times[0].count() < most_turns)) turn(calls);
   return times;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <vector>
 
@@ -23,13 +24,13 @@ class Times {
   std::vector<double> seconds_;
 };
 
+/// Candidates that share a pool of threads, or have none, take turns: at least 10 times, and 0.15 s each or 2000 times. A turn
+/// is one call, of short ones as many as take 20 us, so that reading the clock does not count.
+std::vector<Times> take_turns(const std::vector<Call>& candidates);
+
 struct Pair {
   Times first, second;
 };
-
-/// Two candidates that share a pool of threads, or have none, take turns: at least 10 times, and 0.3 s or 2000 times. A turn
-/// is one call, of short ones as many as take 20 us, so that reading the clock does not count.
-Pair take_turns(const Call& first, const Call& second);
 
 /// Two candidates with pools of their own take turns. After each, its threads fall asleep before the other begins: two pools
 /// that wait by spinning cost each other whole slices of the scheduler. A turn begins with calls that do not count, which wake

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include <batchnorm/cpu/tuning.hpp>
 #include <batchnorm/executor.hpp>
 
 #include "../rivals/rival.hpp"
@@ -24,6 +25,9 @@ class Workload {
   virtual std::string check() = 0;
 
   virtual Buffers buffers() = 0;
+
+  /// From now on runs with other numbers than this machine's. They stay the caller's.
+  virtual void use(const batchnorm::Tuning& tuning) = 0;
 };
 
 /// Each type is compiled in a file of its own.

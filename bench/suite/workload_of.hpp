@@ -38,6 +38,7 @@ class WorkloadOf final : public Workload {
   void run() override;
   std::string check() override;
   Buffers buffers() override;
+  void use(const batchnorm::Tuning& tuning) override { call_.tuning = &tuning; }
 
  private:
   bool is(Operation operation) const { return problem_.operation == operation; }
