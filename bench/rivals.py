@@ -121,7 +121,6 @@ class Library:
         scale, bias, mean, variance = problem.vectors()
         written = [np.zeros_like(mean) for _ in range(4)]
         extents = np.array(problem.shape, np.int64)
-        kept = (scale, bias, mean, variance, written, extents)
         call = self.Call(self.team, extents.ctypes.data, len(problem.shape), problem.is_channels_last,
                          problem.operation == "training", problem.epsilon, problem.momentum,
                          *(array.ctypes.data for array in (problem.x, problem.dy, scale, bias, mean, variance, problem.y)),
@@ -130,11 +129,11 @@ class Library:
         is_backward = problem.operation == "backward"
         function = self.functions.batchnorm_bench_backward if is_backward else self.functions.batchnorm_bench_forward
 
-        def run():
+        def run(kept=(problem, scale, bias, mean, variance, written, extents)):  # the call knows their addresses only
             if function(pointer) != 0:
                 raise RuntimeError(self.functions.batchnorm_bench_error().decode())
 
-        return run, lambda: kept and problem.y
+        return run, lambda: problem.y
 
     def copy(self, problem):
         to, source, size = (ctypes.c_void_p(problem.y.ctypes.data), ctypes.c_void_p(problem.x.ctypes.data),
@@ -273,8 +272,8 @@ if __name__ == "__main__":
         sys.exit(run_each_thread_count(given))
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:given.threads[0]])
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # glibc: M_MMAP_MAX 0, M_TRIM_THRESHOLD 1 GB
-        libc.mallopt(-4, 0), libc.mallopt(-1, 1 << 30)
+    if hasattr(libc, "mallopt"):  # glibc: M_MMAP_MAX 0, M_TRIM_THRESHOLD 1 GB, M_ARENA_MAX 1
+        libc.mallopt(-4, 0), libc.mallopt(-1, 1 << 30), libc.mallopt(-8, 1)
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "rivals"))
     import numpy as np
 
