@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT
+#include "command_line.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <stdexcept>
+#include <thread>
+
+#include <CLI/CLI.hpp>
+#include <batchnorm/thread_team.hpp>
+
+#include "names.hpp"
+#include "panel.hpp"
+#include "workload.hpp"
+
+namespace bench {
+namespace {
+
+struct Texts {
+  std::vector<std::string> shapes, panels, operations, formats, types, threads, isas;
+};
+
+[[noreturn]] void refuse(const std::string& why) { throw std::invalid_argument(why); }
+
+std::int64_t whole_number(std::string_view text, const std::string& what) {
+  std::int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || number < 1) {
+    refuse(what + ": '" + std::string(text) + "' is not a whole number above 0");
+  }
+  return number;
+}
+
+Extents parse_shape(const std::string& text) {
+  Extents extents;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t comma = std::min(text.find(',', begin), text.size());
+    extents.push_back(whole_number(std::string_view(text).substr(begin, comma - begin), "--shape " + text));
+    begin = comma + 1;
+  }
+  if (extents.size() < 2 || extents.size() > 5) {
+    refuse("--shape " + text + ": its rank is " + std::to_string(extents.size()) +
+           ", it must be 2 to 5: N, C and up to three spatial extents");
+  }
+  std::int64_t elements = 1;
+  for (const std::int64_t extent : extents) {
+    if (__builtin_mul_overflow(elements, extent, &elements)) refuse("--shape " + text + ": too many elements");
+  }
+  return extents;
+}
+
+template <class All>
+std::string names_of(const All& all) {
+  std::string text;
+  for (const auto one : all) text.append(text.empty() ? "" : ", ").append(name_of(one));
+  return text;
+}
+
+template <class All>
+std::vector<typename All::value_type> parse_names(const All& all, const std::vector<std::string>& texts,
+                                                  const std::string& option) {
+  std::vector<typename All::value_type> values;
+  for (const std::string& text : texts) {
+    const auto value = named(all, text);
+    if (!value) refuse(option + ": unknown '" + text + "', known are " + names_of(all));
+    values.push_back(*value);
+  }
+  return values;
+}
+
+std::vector<Extents> shapes_of(const Texts& texts) {
+  std::vector<Extents> shapes;
+  for (const std::string& text : texts.shapes) shapes.push_back(parse_shape(text));
+  std::vector<std::string> panels = texts.panels;
+  if (shapes.empty() && panels.empty()) panels = {"quick"};
+  for (const std::string& name : panels) {
+    for (const Extents& shape : panel(name)) shapes.push_back(shape);
+  }
+  return shapes;
+}
+
+std::vector<int> threads_of(const std::vector<std::string>& texts) {
+  std::vector<int> threads;
+  for (const std::string& text : texts) {
+    const std::int64_t number = whole_number(text, "--threads");
+    if (number > batchnorm::ThreadTeam::max_concurrency) {
+      refuse("--threads: " + text + " is more than " + std::to_string(batchnorm::ThreadTeam::max_concurrency));
+    }
+    threads.push_back(static_cast<int>(number));
+  }
+  if (threads.empty()) threads.push_back(1);
+  if (texts.empty() && std::thread::hardware_concurrency() >= 2) threads.push_back(2);
+  return threads;
+}
+
+std::vector<batchnorm::Isa> isas_of(const std::vector<std::string>& texts) {
+  std::vector<batchnorm::Isa> isas;
+  for (const std::string& text : texts) isas.push_back(batchnorm::parse_isa(text, "--isa"));
+  if (isas.empty()) isas.push_back(batchnorm::available_isas().back());
+  return isas;
+}
+
+/// The formats of a shape; of a matrix, which is the same in both, one unless they are named.
+std::vector<Layout> layouts_of(const std::vector<Layout>& named, const Extents& shape) {
+  if (!named.empty()) return named;
+  if (shape.size() == 2) return {Layout::nhwc};
+  return {all_layouts.begin(), all_layouts.end()};
+}
+
+void check_memory(const Problem& problem) {
+  const double machine = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+  const double needed = workload_bytes(problem);
+  if (needed > machine) {
+    const auto megabytes = [](double bytes) { return std::to_string(std::llround(bytes * 0x1p-20)) + " MB"; };
+    refuse("--shape " + name_of(problem.extents) + ": its tensors take " + megabytes(needed) + ", the machine has " +
+           megabytes(machine));
+  }
+}
+
+std::vector<Row> rows_of(const Texts& texts) {
+  const std::vector<Extents> shapes = shapes_of(texts);
+  auto operations = parse_names(all_operations, texts.operations, "--operation");
+  if (operations.empty()) operations = {Operation::training, Operation::inference, Operation::backward};
+  const auto layouts = parse_names(all_layouts, texts.formats, "--format");
+  auto types = parse_names(all_types, texts.types, "--type");
+  if (types.empty()) types = {ElementType::float32};
+  const std::vector<int> threads = threads_of(texts.threads);
+  const std::vector<batchnorm::Isa> isas = isas_of(texts.isas);
+  std::vector<Row> rows;
+  for (const Extents& shape : shapes) {
+    for (const Operation operation : operations) {
+      for (const Layout layout : layouts_of(layouts, shape)) {
+        for (const ElementType type : types) {
+          for (const batchnorm::Isa isa : isas) {
+            for (const int count : threads) rows.push_back({{operation, layout, type, shape, count}, isa});
+          }
+        }
+      }
+    }
+  }
+  for (const Row& row : rows) check_memory(row.problem);
+  return rows;
+}
+
+std::string names_of_panels() {
+  std::string text = "quick (the default without --shape), full";
+  for (const Network& network : networks()) text.append(", ").append(network.name);
+  return text;
+}
+
+void add_options(CLI::App& app, Texts& texts, Request& request) {
+  const auto repeatable = [&](const char* name, std::vector<std::string>& to, const std::string& what) {
+    return app.add_option(name, to, what)->allow_extra_args(false);
+  };
+  repeatable("--shape", texts.shapes, "N,C and up to three spatial extents, whatever the format")->type_name("N,C,...");
+  repeatable("--panel", texts.panels, names_of_panels())->type_name("NAME");
+  repeatable("--operation", texts.operations, names_of(all_operations) + "; by default training, inference and backward");
+  repeatable("--format", texts.formats, "NCHW, NHWC; by default both, once for a matrix");
+  repeatable("--type", texts.types, names_of(all_types) + "; by default float");
+  repeatable("--threads", texts.threads, "how many; by default 1 and 2")->type_name("N");
+  repeatable("--isa", texts.isas, "instruction set; by default the best available");
+  app.add_option("--json", request.json, "writes the rows to a file")->type_name("FILE");
+  app.add_flag("--rivals", request.with_rivals, "also times the rivals of this build");
+  app.add_flag("--list", request.lists_only, "names the rows and runs none");
+}
+
+}  // namespace
+
+Request read_command_line(int argc, char** argv) {
+  CLI::App app(
+      "Times batch normalization against a copy of the same bytes in the same run: one row for each combination of\n"
+      "the options, which may all be repeated. Each result is checked before it is timed.");
+  Texts texts;
+  Request request;
+  add_options(app, texts, request);
+  try {
+    app.parse(argc, argv);
+    request.rows = rows_of(texts);
+  } catch (const CLI::Success& help) {
+    std::exit(app.exit(help));
+  } catch (const std::exception& error) {
+    std::cerr << "batchnorm_bench: " << error.what() << "\n";
+    std::exit(2);
+  }
+  return request;
+}
+
+}  // namespace bench

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <batchnorm/isa.hpp>
+
+#include "row.hpp"
+
+namespace bench {
+
+/// What is asked for: a problem on an instruction set.
+struct Row {
+  Problem problem;
+  batchnorm::Isa isa;
+};
+
+struct RivalResult {
+  std::string name, implementation;
+  double ratio_to_copy = 0;
+  bool differs = false;  // from the library's result, by more than rounding explains
+};
+
+/// What came out. Times are of one call.
+struct Result {
+  Row row{};
+  std::string error{};  // of a value that is wrong; nothing was timed then
+  double median_us = 0, copy_us = 0;
+  double spread = 0;
+  std::vector<RivalResult> rivals{};
+
+  double ratio_to_copy() const { return median_us / copy_us; }
+  /// Relative to a copy of as many bytes as the operation moves at least: a copy moves two tensors.
+  double ratio_per_byte() const;
+  double GB_per_s() const;
+};
+
+/// "training/NCHW/float/32,64,56,56/x86-64-v3/threads:2"
+std::string name_of(const Row& row);
+
+/// Checks and times a row, with its rivals if wanted.
+Result measure(const Row& row, bool with_rivals);
+
+}  // namespace bench

@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: MIT
+#include "workload_of.hpp"
+
+template std::unique_ptr<bench::Workload> bench::make_workload_of<double>(const Problem&, batchnorm::Executor&);
