@@ -31,11 +31,13 @@ class PlaneBlocks {
     return reduction_.partition.columns ? Arrays::count * ColumnScratch::stride : 0;
   }
 
-  /// Constants and sums of one block for channels [first, first + channels).
-  void sums(std::int64_t index, std::int64_t first, std::int64_t channels, const Arrays& to, double* scratch) const noexcept {
+  /// Constants and sums of one block for channels [first, first + channels); `to` has room for `room` channels from the first
+  /// on.
+  void sums(std::int64_t index, std::int64_t first, std::int64_t channels, std::int64_t room, const Arrays& to,
+            double* scratch) const noexcept {
     const Block block = block_at(reduction_.geometry, reduction_.partition, index);
-    for (double* constant : to.constant) std::fill_n(constant, padded(channels), 0.0);
-    for (double* sum : to.sum) std::fill_n(sum, padded(channels), 0.0);
+    for (double* constant : to.constant) std::fill_n(constant, room, 0.0);
+    for (double* sum : to.sum) std::fill_n(sum, room, 0.0);
     reduction_.statistic.begin(machine_.isa, reduction_, block, first, channels, to);
     add(block, first, channels, to, scratch);
     if (reduction_.statistic.refine(machine_.isa, block, channels, to)) add(block, first, channels, to, scratch);
@@ -66,7 +68,7 @@ class PlaneBlocks {
                    double* scratch) const noexcept {
     const Geometry& g = reduction_.geometry;
     const std::int64_t s = g.s;
-    const std::int64_t tile_bytes = 64 << 10;
+    const std::int64_t tile_bytes = machine_.tuning->column_group_bytes / 2;  // this tile and the next share half of L2
     const std::int64_t channel_bytes = block.images * s * static_cast<std::int64_t>(sizeof(T)) * Summation::inputs;
     const std::int64_t most = (std::min)(tile_bytes / channel_bytes, ColumnScratch::positions / s);
     const std::int64_t tile = (std::min)(channels, (std::max<std::int64_t>)(1, most));
@@ -336,19 +338,27 @@ class GroupWalk {
     std::int64_t before = 0;
     for (std::int64_t b = 0; b < reduction_.partition.blocks; ++b) {
       const std::int64_t count = block_at(g, reduction_.partition, b).values();
-      blocks_.sums(b, first, channels, own.block, own.columns);
+      blocks_.sums(b, first, channels, padded(channels), own.block, own.columns);
       reduction_.statistic.merge(machine_.isa, own.state, own.block, channels, before, count);
       before += count;
     }
     finish_(first, channels, own.state, own.coefficients);
-    const bool prefetches = next < groups() && reduction_.bytes() * Summation::inputs > machine_.tuning->l2_bytes;
+    const std::int64_t group_bytes = channels * g.n * g.s * static_cast<std::int64_t>(sizeof(T)) * Summation::inputs;
+    // Of a group that fills a good part of the cache, what was summed last is still there: nothing else is brought, and the
+    // images are gone through from the end.
+    const bool fills_cache = group_bytes > machine_.tuning->l3_bytes / 8;
+    const bool prefetches =
+        next < groups() && !fills_cache && reduction_.bytes() * Summation::inputs > machine_.tuning->l2_bytes;
     const std::int64_t ahead = prefetches ? next * group_ : -1;
     if (positions_) {
       expand(own.coefficients, channels, g.s, own.positions, channels * g.s + line_of<T>);
       sweep_.run_positions(first, channels, own.positions, ahead);
       return;
     }
-    for (std::int64_t n = 0; n < g.n; ++n) sweep_.run_planes(n, first, channels, 0, g.s, own.coefficients, ahead);
+    for (std::int64_t i = 0; i < g.n; ++i) {
+      const std::int64_t n = fills_cache ? g.n - 1 - i : i;
+      sweep_.run_planes(n, first, channels, 0, g.s, own.coefficients, ahead);
+    }
   }
 
   Machine machine_;

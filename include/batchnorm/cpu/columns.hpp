@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <type_traits>
 
 #include <batchnorm/cpu/runs.hpp>
 
@@ -148,7 +149,8 @@ struct SumColumns {
     auto row = in.at(c);
     // As much is prefetched as is read: a line at a time, since a burst of them would hold the reading up.
     constexpr std::int64_t read_bytes = Pairs * pair * static_cast<std::int64_t>(sizeof(T));
-    constexpr std::int64_t lines = (std::max<std::int64_t>)(1, read_bytes / 64), period = (std::max<std::int64_t>)(1, 64 / read_bytes);
+    constexpr std::int64_t lines = (std::max<std::int64_t>)(1, read_bytes / 64),
+                           period = (std::max<std::int64_t>)(1, 64 / read_bytes);
     for (std::int64_t r = 0; r < count; ++r, row = row.at(1, row_stride)) {
       if (r % period == 0) {
         BATCHNORM_UNROLL
@@ -186,9 +188,9 @@ struct SumColumns {
 /// Applies an operation to rows whose position p has the coefficients of position (p mod period): period a multiple of the
 /// channels. The coefficients hold `period` positions and then the first line_of<T> again; period >= line_of<T>, or no row is
 /// longer than the period.
-/// A few rows at a time share what is loaded of the coefficients, where their first outputs begin at the same place of a cache
-/// line. Streaming: whole cache lines go past the caches, the first and last line of a row are stored in part.
-/// `ahead` is brought to the second-level cache on the way.
+/// Without streaming, a few rows at a time share what is loaded of the coefficients, where their first outputs begin at the
+/// same place of a cache line. Streaming: whole cache lines go past the caches, the first and last line of a row are stored in
+/// part. `ahead` is brought to the second-level cache on the way.
 template <Element T, class Operation>
 struct OperateOnRows {
   static constexpr int inputs = Operation::inputs;
@@ -209,12 +211,14 @@ struct OperateOnRows {
   template <int Bytes>
   using Step = VectorStep<Bytes, T, Operation>;
   using Stream = BitStream<Operation>;
+  using Walks = std::array<Prefetcher<T>, inputs>;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
-    std::array<Prefetcher<T>, inputs> walks = ahead;
+    Walks walks = ahead;
     // Rows are often a multiple of 4 KB apart: more than 8 lines at the same place of them do not stay in the first-level
-    // cache.
+    // cache. And a load waits for a store that is under way to the same place of another page: streamed stores are long under
+    // way, so streamed rows are worked on one by one (four together took three times as long).
     constexpr int together = inputs == 1 ? 4 : 2;
     std::int64_t r = 0;
     if (!streams && out_stride[0] % line_of<T> == 0) {
@@ -225,13 +229,14 @@ struct OperateOnRows {
   }
 
   template <int Bytes, int Rows>
-  BATCHNORM_INLINE void operate_on_rows(std::int64_t r, std::array<Prefetcher<T>, inputs>& walks) const {
+  BATCHNORM_INLINE void operate_on_rows(std::int64_t r, Walks& walks) const {
     constexpr std::int64_t line = line_of<T>;
+    const bool has_next = !ahead[0].is_done();
     Stream streams_of_bits[Rows];
     for (int k = 0; k < Rows; ++k) streams_of_bits[k] = Stream(bits, first_bit + (r + k) * row_bits);
     bool all = true;
     std::int64_t i = 0;
-    if (streams) {
+    if (Rows == 1 && streams) {
       i = (std::min)(to_next_line(out.p[0] + r * out_stride[0]), length);
       for (int k = 0; k < Rows; ++k) {
         part<Bytes>(r + k, 0, i, 0, streams_of_bits[k]);
@@ -240,16 +245,19 @@ struct OperateOnRows {
     }
     std::int64_t position = i >= period ? i % period : i;
     while (i + line <= length) {
-      // Up to where the positions begin again, or the next lines are to be prefetched.
-      const std::int64_t to_wrap = (period - position + line - 1) / line;
-      const std::int64_t lines = (std::min)({to_wrap, (length - i) / line, walks[0].is_done() ? to_wrap : lines_per_step});
-      if (!walks[0].is_done()) {
-        for (auto& walk : walks) walk.step(lines * Rows);
-      }
-      if (streams) {
-        operate_on_lines<Bytes, Rows, true>(r, i, position, lines, all, streams_of_bits);
+      // Up to where the positions begin again.
+      const std::int64_t lines = (std::min)((period - position + line - 1) / line, (length - i) / line);
+      const auto operate = [&]<bool past_caches>(std::bool_constant<past_caches>) __attribute__((always_inline)) {
+        if (has_next) {
+          operate_on_lines<Bytes, Rows, past_caches, true>(r, i, position, lines, all, streams_of_bits, walks);
+        } else {
+          operate_on_lines<Bytes, Rows, past_caches, false>(r, i, position, lines, all, streams_of_bits, walks);
+        }
+      };
+      if (Rows == 1 && streams) {
+        operate(std::bool_constant<Rows == 1>{});
       } else {
-        operate_on_lines<Bytes, Rows, false>(r, i, position, lines, all, streams_of_bits);
+        operate(std::false_type{});
       }
       i += lines * line;
       position += lines * line;
@@ -261,11 +269,9 @@ struct OperateOnRows {
     }
   }
 
-  static constexpr std::int64_t lines_per_step = 8;
-
-  template <int Bytes, int Rows, bool past_caches>
+  template <int Bytes, int Rows, bool past_caches, bool has_next>
   BATCHNORM_INLINE void operate_on_lines(std::int64_t r, std::int64_t first, std::int64_t position, std::int64_t lines,
-                                         bool all, Stream (&streams_of_bits)[Rows]) const {
+                                         bool all, Stream (&streams_of_bits)[Rows], Walks& walks) const {
     constexpr std::int64_t lanes = lanes_of<Bytes, T>;
     constexpr int vectors = static_cast<int>(line_of<T> / lanes);
     using K = typename Step<Bytes>::K;
@@ -282,7 +288,13 @@ struct OperateOnRows {
         const std::uint32_t read = streams_of_bits[row].take();
         std::uint32_t written = 0;
         BATCHNORM_UNROLL
-        for (int j = 0; j < inputs; ++j) prefetch_near(from.at(i + distance).at(row, in_stride).p[j]);
+        for (int j = 0; j < inputs; ++j) {
+          if constexpr (has_next) {
+            walks[static_cast<std::size_t>(j)].step();
+          } else {
+            prefetch_near(from.at(i + distance).at(row, in_stride).p[j]);
+          }
+        }
         BATCHNORM_UNROLL
         for (int v = 0; v < vectors; ++v) {
           Step<Bytes> step;

@@ -156,8 +156,8 @@ BATCHNORM_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 /// Brings the cache line at p to the first-level cache; p may be any address.
 BATCHNORM_INLINE void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }
 
-/// x - center. Where there is a fused multiply-add it does the subtraction, which leaves the adders to the sums and conversions.
-/// `one` is 1, and not known to the compiler to be.
+/// x - center. Where there is a fused multiply-add it does the subtraction, which leaves the adders to the sums and
+/// conversions. `one` is 1, and not known to the compiler to be.
 template <class V>
 BATCHNORM_INLINE V difference(const V& x, const V& center, double one) {
   constexpr int bytes = V::lanes * static_cast<int>(sizeof(typename V::scalar));

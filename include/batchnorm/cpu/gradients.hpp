@@ -234,10 +234,21 @@ struct FinalizeGradients {
       const D dz_x = D::load(f.state[2] + c) + (D::load(f.state[3] + c) - rest * dz);
       const D variance = D::load(f.given.variance() + c);
       const D square = f.to.scale_inverts ? scale * scale : variance + epsilon;
-      dscale = dz_x / (f.to.scale_inverts ? scale : square_root(square));
-      mean_dz = dz / m;
+      const D root = f.to.scale_inverts ? scale : square_root(square);
       a = inverse_deviation_times<Compute>(scale, variance, f.to.epsilon);
-      b = D::zero() - bounded<Compute>(a * (dz_x / (m * square)), (dz_x - dz_x) + scale);
+      D shrink;  // dz_x / (m * square)
+      if constexpr (std::same_as<Compute, double>) {
+        dscale = dz_x / root;
+        mean_dz = dz / m;
+        shrink = dz_x / (m * square);
+      } else {  // a double rounded once or twice more is as good for float, and a division is slow
+        const D per_value = D::broadcast(1 / static_cast<double>(f.to.values));
+        const D inverse_root = D::broadcast(1.0) / root;
+        dscale = dz_x * inverse_root;
+        mean_dz = dz * per_value;
+        shrink = dscale * per_value * inverse_root;
+      }
+      b = D::zero() - bounded<Compute>(a * shrink, (dz_x - dz_x) + scale);
       a = bounded<Compute>(a, scale);
     }
   };

@@ -148,7 +148,8 @@ struct SumPlanes {
     for (std::int64_t n = 0; n < images; ++n) {
       for (std::int64_t c = 0; c < channels; ++c) {
         RunSums<Bytes, T, Summation> sums(summation, arrays, c);
-        sums.template add<prefetches>(in.at(n, batch_stride).at(c, channel_stride), length, bits, first_bit + n * batch_bits + c * channel_bits);
+        sums.template add<prefetches>(in.at(n, batch_stride).at(c, channel_stride), length, bits,
+                                      first_bit + n * batch_bits + c * channel_bits);
         sums.finish(arrays, c);
       }
     }

@@ -169,9 +169,11 @@ struct FinalizeChannels {
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using D = vec<double, Bytes>;
-    const D n = D::broadcast(static_cast<double>(count));
+    const D n = D::broadcast(static_cast<double>(count)), per_value = D::broadcast(1 / static_cast<double>(count));
     const auto variance_of = [&](std::int64_t c) __attribute__((always_inline)) {
-      const D v = (D::load(moments.m2 + c) + D::load(moments.m2_low + c)) / n;
+      const D m2 = D::load(moments.m2 + c) + D::load(moments.m2_low + c);
+      // For float, a double rounded once more is as good, and a division is slow.
+      const D v = std::same_as<Compute, double> ? m2 / n : m2 * per_value;
       return select(v < D::zero(), D::zero(), v);
     };
     for (std::int64_t c = 0; c < channels; c += pair_of<Bytes>) {

@@ -42,8 +42,8 @@ struct Tuning {
 
 namespace detail {
 
-/// The size of the cache of that level as the processor tells it; 0 where it does not. Not sysconf: glibc counts the third-level
-/// cache of a whole socket where an instance of it serves a few cores.
+/// The size of the cache of that level as the processor tells it; 0 where it does not. Not sysconf: glibc counts the
+/// third-level cache of a whole socket where an instance of it serves a few cores.
 inline std::int64_t cache_bytes(unsigned level) noexcept {
 #if defined(__x86_64__)
   unsigned a = 0, b = 0, c = 0, d = 0;
@@ -64,8 +64,8 @@ inline std::int64_t cache_bytes(unsigned level) noexcept {
 
 }  // namespace detail
 
-/// The numbers of this machine: cache sizes within what is plausible for one tenant (a virtual machine may report the cache of a
-/// whole socket), and what follows from them.
+/// The numbers of this machine: cache sizes within what is plausible for one tenant (a virtual machine may report the cache of
+/// a whole socket), and what follows from them.
 inline const Tuning& machine_tuning() noexcept {
   static const Tuning tuning = [] {
     Tuning t;

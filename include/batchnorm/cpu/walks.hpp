@@ -29,23 +29,41 @@ class BlockwiseSums {
     own_ = scratch.reserve<double>(worker_doubles_ * workers_);
   }
 
-  /// Sums all blocks, then merges them. `after_block(block)` is called when a block is summed, while it may be in cache;
-  /// `finish(first, channels, state)` for slices that cover all channels.
+  /// Sums all blocks, then merges them; `finish(first, channels, state)` is called for slices that cover all channels.
+  template <class Finish>
+  void run_all(const Scratch& scratch, const Finish& finish) const noexcept {
+    // Few blocks are cut into slices of channels, so that no thread is left without work.
+    const Geometry& g = reduction_.geometry;
+    const std::int64_t blocks = reduction_.partition.blocks;
+    const std::int64_t wanted = g.channels_last ? 1 : detail::ceiling(4 * workers_, blocks);
+    const std::int64_t slice = workers_ == 1 ? g.c : detail::ceiling(detail::ceiling(g.c, wanted), 64) * 64;
+    const std::int64_t slices = detail::ceiling(g.c, slice);
+    for_each(machine_, workers_, blocks * slices,
+             [&](int worker, std::int64_t task) { add_block(scratch, worker, task / slices, task % slices * slice, slice); });
+    merge_blocks(scratch, finish);
+  }
+
+  /// The same; `after_block(block)` is called when all channels of a block are summed, while it may be in cache.
   template <class AfterBlock, class Finish>
-  void run_all(const Scratch& scratch, AfterBlock&& after_block, Finish&& finish) const noexcept {
+  void run_all(const Scratch& scratch, const AfterBlock& after_block, const Finish& finish) const noexcept {
     for_each(machine_, workers_, reduction_.partition.blocks, [&](int worker, std::int64_t b) {
-      double* own = scratch[own_] + worker * worker_doubles_;
-      if (reduction_.geometry.channels_last) {
-        rows_.sums(b, block(scratch, b), own);
-      } else {
-        planes_.sums(b, 0, reduction_.geometry.c, block(scratch, b), own);
-      }
+      add_block(scratch, worker, b, 0, reduction_.geometry.c);
       after_block(block_at(reduction_.geometry, reduction_.partition, b));
     });
     merge_blocks(scratch, finish);
   }
 
  private:
+  /// Sums channels [first, first + slice) of block b; a slice of channels-last tensors has all channels.
+  void add_block(const Scratch& scratch, int worker, std::int64_t b, std::int64_t first, std::int64_t slice) const noexcept {
+    double* own = scratch[own_] + worker * worker_doubles_;
+    const std::int64_t c = reduction_.geometry.c;
+    if (reduction_.geometry.channels_last) return rows_.sums(b, block(scratch, b), own);
+    const bool is_last = first + slice >= c;
+    const std::int64_t channels = is_last ? c - first : slice;
+    planes_.sums(b, first, channels, is_last ? padded(c) - first : slice, block(scratch, b).at(first), own);
+  }
+
   Arrays block(const Scratch& scratch, std::int64_t b) const noexcept {
     return Arrays::in(scratch[blocks_] + b * block_stride_, padded(reduction_.geometry.c));
   }
@@ -159,11 +177,9 @@ void reduce_then_sweep(const Machine& machine, Reduction<T, Statistic> reduction
   sweep.reserve(scratch);
   scratch.allocate();
   const auto coefficients = sweep.coefficients(scratch);
-  sums.run_all(
-      scratch, [](const Block&) {},
-      [&](std::int64_t first, std::int64_t channels, const ChannelArrays& state) {
-        finish(first, channels, state, coefficients.at(first));
-      });
+  sums.run_all(scratch, [&](std::int64_t first, std::int64_t channels, const ChannelArrays& state) {
+    finish(first, channels, state, coefficients.at(first));
+  });
   sweep.run_all(scratch, streams, read_bytes > l3 / 2 && read_bytes < 2 * l3);
 }
 
@@ -175,8 +191,7 @@ void reduce(const Machine& machine, const Reduction<T, Statistic>& reduction, co
   Scratch scratch;
   sums.reserve(scratch);
   scratch.allocate();
-  sums.run_all(
-      scratch, [](const Block&) {}, finish);
+  sums.run_all(scratch, finish);
 }
 
 /// Only the operation. `fill(coefficients)` computes its coefficients, after all memory is allocated.
