@@ -304,7 +304,9 @@ class GroupWalk {
     const Geometry& g = geometry();
     const Tuning& t = *machine_.tuning;
     const std::int64_t channel_bytes = g.n * g.s * static_cast<std::int64_t>(sizeof(T)) * Summation::inputs;
-    const std::int64_t wanted = reduction_.partition.columns ? t.column_group_bytes : t.plane_group_bytes;
+    const bool fits_cache = reduction_.bytes() * Summation::inputs <= t.l3_bytes;
+    const std::int64_t of_planes = fits_cache ? (std::max)(t.plane_group_bytes, t.l3_bytes / 4) : t.plane_group_bytes;
+    const std::int64_t wanted = reduction_.partition.columns ? t.column_group_bytes : of_planes;
     const std::int64_t fair = reduction_.bytes() * Summation::inputs / (2 * workers_);
     const std::int64_t share = workers_ == 1 ? wanted : (std::min)(wanted, fair);
     const std::int64_t channels = std::clamp<std::int64_t>(share / channel_bytes, 1, g.c);

@@ -108,6 +108,13 @@ struct Pointers {
   }
 };
 
+/// Whether output j of an operation is wanted.
+template <class Operation>
+BATCHNORM_INLINE bool stores(const Operation& operation, int j) {
+  if constexpr (requires { operation.stores(j); }) return operation.stores(j);
+  return true;
+}
+
 /// An element-wise step on one vector: loads, computes, and hands on what is to be stored. Operations that read bits find those
 /// of the vector from bit 0 of `bits` on; those that write them get them back.
 template <int Bytes, Element T, class Operation>
@@ -137,10 +144,6 @@ struct VectorStep {
     }
     if constexpr (Operation::bits == Bits::written) return bits_of<V>(operation.passes(rounded<T>(out[0])));
     return 0;
-  }
-  static BATCHNORM_INLINE bool stores(const Operation& operation, int j) {
-    if constexpr (requires { operation.stores(j); }) return operation.stores(j);
-    return true;
   }
   BATCHNORM_INLINE void store_whole(const Operation& operation, const Out& to) const {
     BATCHNORM_UNROLL

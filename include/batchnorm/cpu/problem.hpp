@@ -100,7 +100,11 @@ struct Elementwise {
 
   std::int64_t bytes() const noexcept { return geometry.elements() * static_cast<std::int64_t>(sizeof(T)); }
   /// Bytes read and written.
-  std::int64_t swept_bytes() const noexcept { return bytes() * (inputs + outputs); }
+  std::int64_t swept_bytes() const noexcept {
+    std::int64_t tensors = inputs;
+    for (int j = 0; j < outputs; ++j) tensors += stores(operation, j) ? 1 : 0;
+    return bytes() * tensors;
+  }
 };
 
 /// A value as pivot, 0 where it is not finite (then the sums are not either, whatever the pivot).
