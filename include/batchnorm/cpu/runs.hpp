@@ -43,7 +43,7 @@ class RunSums {
       add_pair<0>(x.at(i), bits, bit + i);
       i += pair;
     }
-    if (i < n) add_last(x, n, n - i, bits, bit);
+    if (i < n) add_last<prefetches>(x, n, n - i, bits, bit);
   }
 
   BATCHNORM_INLINE void finish(const SumArrays<Summation>& arrays, std::int64_t c) const {
@@ -80,7 +80,8 @@ class RunSums {
   }
 
   /// The last `rest` values of n. The last pair overlaps values that are summed already: those lanes count 0. A run shorter
-  /// than a pair is copied.
+  /// than a pair is copied; `is_long` tells that this one is not.
+  template <bool is_long>
   BATCHNORM_INLINE void add_last(const In& x, std::int64_t n, std::int64_t rest, const BitReader& bits, std::int64_t bit) {
     constexpr int chain = chains == 4 ? 2 : 0;
     const std::int64_t first = pair - rest;
@@ -88,13 +89,15 @@ class RunSums {
     std::uint32_t passes = 0;
     BATCHNORM_UNROLL
     for (int j = 0; j < Summation::inputs; ++j) {
-      if (n >= pair) {
+      if (is_long || n >= pair) {
         load_pair(in.low[j], in.high[j], x.p[j] + n - pair);
       } else {
         load_pair_last(in.low[j], in.high[j], x.p[j], n);
       }
     }
-    if constexpr (Summation::reads_bits) passes = n >= pair ? bits.at(bit + n - pair) : bits.at(bit) << (pair - n);
+    if constexpr (Summation::reads_bits) {
+      passes = is_long || n >= pair ? bits.at(bit + n - pair) : bits.at(bit) << (pair - n);
+    }
     add_vector<chain, true>(in.low, passes, first);
     add_vector<chain + 1, true>(in.high, passes >> D::lanes, first - D::lanes);
   }

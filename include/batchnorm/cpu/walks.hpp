@@ -3,8 +3,8 @@
 
 // Walks over whole tensors of either layout.
 
-#include <batchnorm/cpu/channels_first.hpp>
 #include <batchnorm/cpu/channels_last.hpp>
+#include <batchnorm/cpu/group_walk.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
