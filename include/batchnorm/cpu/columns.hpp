@@ -32,7 +32,7 @@ class Prefetcher {
 
   bool is_done() const { return advance_ == 0; }
 
-  /// The next line; a row's last one may reach past its end. At the end of the matrix steps stay where they are.
+  /// The next line; a row's last one may reach past its end. After the end of the matrix steps do nothing.
   BATCHNORM_INLINE void step() {
     prefetch(next_);
     next_ += advance_;
