@@ -151,6 +151,47 @@ TYPED_TEST(Conversion, OutputIsRoundedToNearestEven) {
   }
 }
 
+// Planes of more than a cache line are rounded several vectors at a time.
+TYPED_TEST(Conversion, PlanesAreRoundedToNearestEvenBesideNaN) {
+  using T = TypeParam;
+  const Rounding all = roundings<T>();
+  Call<T, float> call{{1, 1, 1}, Format::NCHW};
+  constexpr std::int64_t s = 3 * 67;
+  std::vector<std::uint16_t> want;
+  call.bias.emplace();
+  for (std::size_t i = 0; i < all.from.size(); i += 61) {
+    call.bias->push_back(all.from[i]);
+    want.push_back(all.to[i]);
+  }
+  const auto channels = static_cast<std::int64_t>(want.size());
+  call.shape = Shape{1, channels, s};
+  call.x.assign(want.size() * static_cast<std::size_t>(s), from_bits<T>(0));
+  call.mean = std::vector<float>(want.size(), 0.0F);
+  call.variance = std::vector<float>(want.size(), 1.0F);
+  // One in each channel, at every place of a line and of the vectors that two channels share.
+  const auto nan_at = [](std::int64_t c) { return c % s; };
+  for (std::int64_t c = 0; c < channels; ++c) call.x[static_cast<std::size_t>(c * s + nan_at(c))] = from_bits<T>(0x7FFF);
+  for_each_isa([&](Isa) {
+    for (const double share : {0.0, 1e9}) {
+      batchnorm::Tuning tuning;
+      tuning.inference_stream_share = share;
+      const auto y = run(call, {.tuning = &tuning}).y;
+      for (std::int64_t c = 0; c < channels; ++c) {
+        for (std::int64_t i = 0; i < s; ++i) {
+          const std::uint16_t got = bits_of(y[static_cast<std::size_t>(c * s + i)]),
+                              rounded = want[static_cast<std::size_t>(c)];
+          if (i == nan_at(c)) {
+            ASSERT_TRUE(is_nan<T>(got)) << "channel " << c << ", element " << i << ": " << std::hex << got;
+          } else {
+            const bool zero = (rounded & 0x7FFF) == 0 && (got & 0x7FFF) == 0;
+            ASSERT_TRUE(got == rounded || zero) << "channel " << c << ", element " << i << ": " << std::hex << got;
+          }
+        }
+      }
+    }
+  });
+}
+
 // One value per channel: the batch mean is x itself, a float, stored as a 16-bit statistic.
 TEST(ConversionOfStatistics, HalfStatisticsOfFloatAreRoundedToNearestEven) {
   const Rounding all = roundings<batchnorm::half>();

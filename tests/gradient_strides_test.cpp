@@ -193,6 +193,31 @@ TYPED_TEST(GradientStrides, ChannelsLastMemoryUnderTheNameOfNchwHasTheBitsOfNhwc
   }
 }
 
+// Two outputs whose images begin at places of a cache line that agree for one image and differ for the next.
+TYPED_TEST(GradientStrides, OutputsWhoseImagesDifferInAlignmentAreStreamed) {
+  using T = typename TypeParam::T;
+  using P = typename TypeParam::P;
+  batchnorm::Tuning tuning;
+  tuning.training_stream_share = tuning.inference_stream_share = 0;
+  for (const std::int64_t s : {64, 153}) {
+    const std::int64_t n = 5, c = 32;
+    const auto call = ordinary_gradient_call<T, P>({n, c, s}, Format::NCHW, true);
+    const Layout apart{{c * s + 1, s, 1}, 0, n * (c * s + 1)};
+    for_each_isa([&](Isa) {
+      const auto want = run(call);
+      const auto blank = scattered(std::vector<T>(call.x.size(), element<T>(unwritten)), call.shape, apart);
+      Guarded<T> dx(call.x.size(), 0, element<T>(unwritten)), dresidual(std::span<const T>(blank), 0);
+      std::vector<P> dscale(static_cast<std::size_t>(c)), dbias(static_cast<std::size_t>(c));
+      batchnorm::batch_norm_backward<T, P>(
+          call.format, call.options, call.dy_view(), call.x_view(), view(call.scale), call.mean, call.variance,
+          {{dx.data(), call.shape}, dscale, dbias, {dresidual.data(), call.shape, apart.strides}}, batchnorm::Identity{},
+          {.tuning = &tuning});
+      EXPECT_TRUE(same_bits(dx.values(), want.dx) && dx.guards_intact());
+      EXPECT_TRUE(same_bits(dresidual.values(), scattered(call.dy, call.shape, apart)) && dresidual.guards_intact());
+    });
+  }
+}
+
 // The mask follows the memory, the output its own strides.
 TYPED_TEST(GradientStrides, MaskAndOutputOfASliceStopTheSameElements) {
   using T = typename TypeParam::T;

@@ -14,9 +14,9 @@ namespace {
 using namespace support;
 using batchnorm::CallOptions;
 
-// About 300,000 elements each: long planes, split planes, column form, rows of many, of few and of an odd number of channels;
-// and shapes whose planes never start at a border of a cache line.
-constexpr Sizes large_sizes[] = {{3, 33, 3136}, {2, 3, 50021},  {16, 96, 196},  {64, 101, 49}, {7, 1021, 49},
+// About 300,000 elements each: long planes, split planes, short planes, column form, rows of many, of few and of an odd number
+// of channels; and shapes whose planes never start at a border of a cache line.
+constexpr Sizes large_sizes[] = {{3, 33, 3136}, {2, 3, 50021},  {16, 96, 196},  {64, 101, 49}, {7, 1021, 49}, {70, 251, 17},
                                  {9, 33, 1001}, {301, 1023, 1}, {20000, 16, 1}, {40009, 7, 1}, {9, 129, 225}};
 
 /// The oracle on channels first, in the middle and last, against the library's result.

@@ -3,8 +3,11 @@
 
 // The walk over images, channels and planes.
 
-#include <batchnorm/cpu/columns.hpp>
+#include <batchnorm/cpu/operate_on_planes.hpp>
+#include <batchnorm/cpu/operate_on_rows.hpp>
 #include <batchnorm/cpu/problem.hpp>
+#include <batchnorm/cpu/sum_columns.hpp>
+#include <batchnorm/cpu/sum_planes.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
@@ -33,19 +36,39 @@ class PlaneBlocks {
   /// on.
   void sums(std::int64_t index, std::int64_t first, std::int64_t channels, std::int64_t room, const Arrays& to,
             double* scratch) const noexcept {
+    NoCompanion none;
+    sums(index, first, channels, room, to, scratch, none);
+  }
+
+  /// The same; the companion goes on meanwhile (columns do not let it).
+  template <class Companion>
+  void sums(std::int64_t index, std::int64_t first, std::int64_t channels, std::int64_t room, const Arrays& to, double* scratch,
+            Companion& companion) const noexcept {
     const Block block = block_at(reduction_.geometry, reduction_.partition, index);
     for (double* constant : to.constant) std::fill_n(constant, room, 0.0);
     for (double* sum : to.sum) std::fill_n(sum, room, 0.0);
     reduction_.statistic.begin(machine_.isa, reduction_, block, first, channels, to);
-    add(block, first, channels, to, scratch);
-    if (reduction_.statistic.refine(machine_.isa, block, channels, to)) add(block, first, channels, to, scratch);
+    add(block, first, channels, to, scratch, companion);
+    if (reduction_.statistic.refine(machine_.isa, block, channels, to)) add(block, first, channels, to, scratch, companion);
   }
 
  private:
-  void add(const Block& block, std::int64_t first, std::int64_t channels, const Arrays& to, double* scratch) const noexcept {
-    const Geometry& g = reduction_.geometry;
+  template <class Companion>
+  void add(const Block& block, std::int64_t first, std::int64_t channels, const Arrays& to, double* scratch,
+           Companion& companion) const noexcept {
     if (reduction_.partition.columns) return add_columns(block, first, channels, to, scratch);
-    SumPlanes<T, Summation> kernel{};
+    if (block.length < long_run) {
+      add_planes<true>(block, first, channels, to, companion);
+    } else {
+      add_planes<false>(block, first, channels, to, companion);
+    }
+  }
+
+  template <bool is_short, class Companion>
+  void add_planes(const Block& block, std::int64_t first, std::int64_t channels, const Arrays& to,
+                  Companion& companion) const noexcept {
+    const Geometry& g = reduction_.geometry;
+    SumPlanes<T, Summation, is_short, Companion> kernel{};
     kernel.summation = reduction_.statistic.summation;
     kernel.in = reduction_.in.at(block.first_image, first, block.first_position);
     reduction_.in.copy_outer(kernel.batch_stride);
@@ -58,6 +81,7 @@ class PlaneBlocks {
     kernel.batch_bits = g.c * g.s;
     kernel.channel_bits = g.s;
     kernel.arrays = to;
+    kernel.companion = &companion;
     run(machine_.isa, kernel);
   }
 
@@ -92,7 +116,7 @@ class PlaneBlocks {
       kernel.ahead = {};
       for (int j = 0; j < Summation::inputs && next > 0; ++j) {
         kernel.ahead[static_cast<std::size_t>(j)] =
-            Prefetcher<T>(kernel.in.p[j] + some * s, kernel.row_stride[j], block.images, next * s);
+            Prefetcher(kernel.in.p[j] + some * s, kernel.row_stride[j], block.images, next * s);
       }
       run(machine_.isa, kernel);
       for (int j = 0; j < Summation::sums; ++j) run(machine_.isa, SumSegments{wide.sum[j], some, s, to.sum[j] + c});
@@ -133,33 +157,39 @@ class PlaneSweep {
   /// Planes of less than a cache line are worked on position by position, with expanded coefficients.
   static bool needs_positions(const Work& work) noexcept { return work.geometry.s < line_of<T> && is_gapless(work); }
 
-  /// Channels [first, first + channels) of image n, values [begin, begin + length) of each; the coefficients are those of
-  /// `first` on. `ahead`: the channel whose values are prefetched on the way, or -1.
-  void run_planes(std::int64_t n, std::int64_t first, std::int64_t channels, std::int64_t begin, std::int64_t length,
-                  const Constants& coefficients, std::int64_t ahead = -1) const noexcept {
+  using Planes = OperateOnPlanes<T, Operation>;
+
+  /// Channels [first, first + channels) of images [n, n + images), values [begin, begin + length) of each; the coefficients are
+  /// those of `first` on. Streamed where one image's channels have no gaps.
+  Planes planes(std::int64_t n, std::int64_t images, std::int64_t first, std::int64_t channels, std::int64_t begin,
+                std::int64_t length, const Constants& coefficients) const noexcept {
     const Geometry& g = work_.geometry;
-    const bool gapless = is_gapless(work_) && length == g.s;
-    const bool stream = streams_ && length >= line_of<T>;
-    if (stream && !gapless && channels > 1) {
-      for (std::int64_t c = 0; c < channels; ++c) run_planes(n, first + c, 1, begin, length, coefficients.at(c));
-      return;
-    }
-    OperateOnPlanes<T, Operation> kernel{};
+    Planes kernel{};
     kernel.operation = work_.operation;
     kernel.in = work_.in.at(n, first, begin);
     kernel.out = work_.out.at(n, first, begin);
+    work_.in.copy_outer(kernel.in_batch_stride);
+    work_.out.copy_outer(kernel.out_batch_stride);
     work_.in.copy_channel(kernel.in_stride);
     work_.out.copy_channel(kernel.out_stride);
+    kernel.images = images;
     kernel.channels = channels;
     kernel.length = length;
     kernel.coefficients = coefficients;
     kernel.bits = work_.bits;
     kernel.first_bit = g.index(n, first, begin);
+    kernel.batch_bits = g.c * g.s;
     kernel.channel_bits = g.s;
-    kernel.streams = stream;
-    if (ahead >= 0 && gapless) {
-      const auto next = work_.in.at(n, ahead, begin);
-      for (int j = 0; j < Operation::prefetched; ++j) kernel.ahead.p[j] = next.p[j];
+    kernel.streams = streams_ && length >= line_of<T> && (channels == 1 || (length == g.s && is_gapless(work_)));
+    return kernel;
+  }
+
+  void run_planes(std::int64_t n, std::int64_t images, std::int64_t first, std::int64_t channels, std::int64_t begin,
+                  std::int64_t length, const Constants& coefficients) const noexcept {
+    const Planes kernel = planes(n, images, first, channels, begin, length, coefficients);
+    if (streams_ && length >= line_of<T> && !kernel.streams) {
+      for (std::int64_t c = 0; c < channels; ++c) run_planes(n, images, first + c, 1, begin, length, coefficients.at(c));
+      return;
     }
     run(machine_.isa, kernel);
   }
@@ -183,7 +213,7 @@ class PlaneSweep {
     kernel.streams = streams_;
     for (int j = 0; j < Operation::prefetched && ahead >= 0; ++j) {
       kernel.ahead[static_cast<std::size_t>(j)] =
-          Prefetcher<T>(work_.in.of[j].at(0, ahead), work_.in.of[j].pitch.outer, g.n, (std::min)(channels, g.c - ahead) * g.s);
+          Prefetcher(work_.in.of[j].at(0, ahead), work_.in.of[j].pitch.outer, g.n, (std::min)(channels, g.c - ahead) * g.s);
     }
     run(machine_.isa, kernel);
   }
@@ -200,20 +230,19 @@ void sweep_planes(const Machine& machine, const Elementwise<T, Operation>& work,
                   const Coefficients<compute_t<T>, Operation::coefficients>& coefficients, bool streams) noexcept {
   const Geometry& g = work.geometry;
   const PlaneSweep<T, Operation> sweep(machine, work, streams);
-  const std::int64_t task_values = machine.tuning->sweep_task_bytes / static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t task_values = machine.task_bytes(work.bytes()) / static_cast<std::int64_t>(sizeof(T));
   // A task is several images, or several channels of one, or a part of a plane; parts begin at whole lines.
   const std::int64_t images = (std::max<std::int64_t>)(1, task_values / (g.c * g.s));
   const std::int64_t channels = std::clamp<std::int64_t>(task_values / g.s, 1, g.c);
-  const std::int64_t length = g.s <= 2 * task_values ? g.s : task_values / 64 * 64;
+  const std::int64_t length = g.s <= 2 * task_values ? g.s : (std::max<std::int64_t>)(1, task_values / 64) * 64;
   const std::int64_t groups = detail::ceiling(g.c, channels), parts = detail::ceiling(g.s, length);
   const std::int64_t tasks = detail::ceiling(g.n, images) * groups * parts;
   for_each(machine, machine.workers(work.bytes()), tasks, [&](int, std::int64_t task) {
     const std::int64_t part = task % parts, group = task / parts % groups, first_image = task / parts / groups * images;
     const std::int64_t first = group * channels, some = (std::min)(channels, g.c - first);
     const std::int64_t begin = part * length;
-    for (std::int64_t n = first_image; n < (std::min)(first_image + images, g.n); ++n) {
-      sweep.run_planes(n, first, some, begin, (std::min)(length, g.s - begin), coefficients.at(first));
-    }
+    sweep.run_planes(first_image, (std::min)(images, g.n - first_image), first, some, begin, (std::min)(length, g.s - begin),
+                     coefficients.at(first));
   });
 }
 

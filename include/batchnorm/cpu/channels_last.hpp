@@ -3,8 +3,10 @@
 
 // The walk over rows of channels.
 
-#include <batchnorm/cpu/columns.hpp>
+#include <batchnorm/cpu/operate_on_rows.hpp>
 #include <batchnorm/cpu/problem.hpp>
+#include <batchnorm/cpu/sum_columns.hpp>
+#include <batchnorm/cpu/widen.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
@@ -18,39 +20,52 @@ class RowBlocks {
   RowBlocks(const Machine& machine, const Reduction<T, Statistic>& reduction) noexcept
       : machine_(machine), reduction_(reduction) {}
 
-  /// Doubles of scratch memory that `sums` needs: the arrays of a super-row.
-  std::int64_t scratch_doubles() const noexcept {
-    return reduction_.partition.super_row == 1 ? 0 : Arrays::count * padded(columns());
-  }
+  /// Doubles of scratch memory that `sums` needs: the arrays of a super-row, and values of bfloat16 as float.
+  std::int64_t scratch_doubles() const noexcept { return super_row_doubles() + (widens ? wide_doubles : 0); }
 
-  /// Constants and sums of one block for all channels.
-  void sums(std::int64_t index, const Arrays& to, double* scratch) const noexcept {
+  /// Whether channels may be summed apart.
+  bool can_slice() const noexcept { return reduction_.partition.super_row == 1; }
+
+  /// Constants and sums of one block for channels [first, first + channels), all of them unless `can_slice`; `to` has room for
+  /// `room` channels from the first on.
+  void sums(std::int64_t index, std::int64_t first, std::int64_t channels, std::int64_t room, const Arrays& to,
+            double* scratch) const noexcept {
     const Block block = block_at(reduction_.geometry, reduction_.partition, index);
-    const std::int64_t c = reduction_.geometry.c;
-    for (double* constant : to.constant) std::fill_n(constant, padded(c), 0.0);
-    for (double* sum : to.sum) std::fill_n(sum, padded(c), 0.0);
-    reduction_.statistic.begin(machine_.isa, reduction_, block, 0, c, to);
-    add(block, to, scratch);
-    if (reduction_.statistic.refine(machine_.isa, block, c, to)) add(block, to, scratch);
+    for (double* constant : to.constant) std::fill_n(constant, room, 0.0);
+    for (double* sum : to.sum) std::fill_n(sum, room, 0.0);
+    reduction_.statistic.begin(machine_.isa, reduction_, block, first, channels, to);
+    add(block, first, channels, to, scratch);
+    if (reduction_.statistic.refine(machine_.isa, block, channels, to)) add(block, first, channels, to, scratch);
   }
 
  private:
-  std::int64_t columns() const noexcept { return reduction_.partition.super_row * reduction_.geometry.c; }
+  static constexpr int inputs = Summation::inputs;
+  // half has an instruction that widens as it loads.
+  static constexpr bool widens = std::same_as<T, bfloat16>;
+  /// Floats that a tile of values becomes: half of the first-level cache; and columns of it, which leave it 8 rows.
+  static constexpr std::int64_t wide_floats = 4096, wide_columns = 512;
+  static constexpr std::int64_t wide_doubles = (wide_floats + inputs * channel_padding) / 2;
 
-  void add(const Block& block, const Arrays& to, double* scratch) const noexcept {
+  std::int64_t super_row_columns() const noexcept { return reduction_.partition.super_row * reduction_.geometry.c; }
+  std::int64_t super_row_doubles() const noexcept {
+    return reduction_.partition.super_row == 1 ? 0 : Arrays::count * padded(super_row_columns());
+  }
+
+  void add(const Block& block, std::int64_t first, std::int64_t channels, const Arrays& to, double* scratch) const noexcept {
     const std::int64_t k = reduction_.partition.super_row, c = reduction_.geometry.c;
+    float* floats = reinterpret_cast<float*>(scratch + super_row_doubles());
     if (k == 1) {
-      add_rows(block.first_image, block.images, 1, to);
+      add_rows(block.first_image, block.images, 1, first, channels, to, floats);
       return;
     }
-    const Arrays wide = Arrays::in(scratch, padded(columns()));
-    std::fill_n(scratch, scratch_doubles(), 0.0);
+    const Arrays wide = Arrays::in(scratch, padded(super_row_columns()));
+    std::fill_n(scratch, super_row_doubles(), 0.0);
     for (int j = 0; j < Summation::constants; ++j) {
       for (std::int64_t i = 0; i < k; ++i) std::copy_n(to.constant[j], c, wide.constant[j] + i * c);
     }
     const std::int64_t whole = block.images / k, rest = block.images % k;
-    add_rows(block.first_image, whole, k, wide);
-    if (rest > 0) add_rows(block.first_image + whole * k, rest, 1, to);
+    add_rows(block.first_image, whole, k, 0, k * c, wide, floats);
+    if (rest > 0) add_rows(block.first_image + whole * k, rest, 1, 0, c, to, floats);
     for (std::int64_t i = 0; i < k; ++i) {
       for (int j = 0; j < Summation::sums; ++j) {
         for (std::int64_t channel = 0; channel < c; ++channel) to.sum[j][channel] += wide.sum[j][i * c + channel];
@@ -58,36 +73,80 @@ class RowBlocks {
     }
   }
 
-  /// `rows` rows of `merged` rows of the tensor each, from row `first` on: tiles of a few rows, so that the sums of many
-  /// columns are loaded once for several values, and the memory still sees one row after the other.
-  void add_rows(std::int64_t first, std::int64_t rows, std::int64_t merged, const Arrays& to) const noexcept {
-    constexpr int inputs = Summation::inputs;
-    const std::int64_t columns = merged * reduction_.geometry.c;
+  /// Columns [begin, begin + columns) of `rows` rows of `merged` rows of the tensor each, from row `first` on: tiles of a few
+  /// rows, so that the sums of many columns are loaded once for several values, and the memory still sees one row after the
+  /// other.
+  void add_rows(std::int64_t first, std::int64_t rows, std::int64_t merged, std::int64_t begin, std::int64_t columns,
+                const Arrays& to, [[maybe_unused]] float* floats) const noexcept {
     // At most 8 lines at the same place of rows that are a multiple of 4 KB apart: more do not stay in the first-level cache.
-    const std::int64_t row_bytes = columns * static_cast<std::int64_t>(sizeof(T)) * inputs;
-    const std::int64_t tile = std::clamp<std::int64_t>((16 << 10) / row_bytes, 8 / inputs, 128);
-    SumColumns<T, Summation> kernel{};
+    constexpr std::int64_t least = 8 / inputs, most = 128;
+    if constexpr (widens) {
+      const std::int64_t some = (std::min)(columns, wide_columns);
+      const std::int64_t tile = std::clamp<std::int64_t>(wide_floats / (some * inputs), 1, most);
+      for (std::int64_t r = 0; r < rows; r += tile) {
+        for (std::int64_t c = 0; c < columns; c += some) {
+          add_widened(first + r * merged, (std::min)(tile, rows - r),
+                      (std::min)(tile, (std::max<std::int64_t>)(0, rows - r - tile)), merged, begin + c,
+                      (std::min)(some, columns - c), to.at(c), floats);
+        }
+      }
+    } else {
+      const std::int64_t row_bytes = columns * static_cast<std::int64_t>(sizeof(T)) * inputs;
+      const std::int64_t tile = std::clamp<std::int64_t>((16 << 10) / row_bytes, least, most);
+      for (std::int64_t r = 0; r < rows; r += tile) {
+        const std::int64_t some = (std::min)(tile, rows - r);
+        add_tile(first + r * merged, some, (std::min)(tile, rows - r - some), merged, begin, columns, to);
+      }
+    }
+  }
+
+  /// The kernel for a tile whose values are to be read from `kernel.in` on.
+  template <Element Read>
+  SumColumns<Read, Summation> tile_kernel(std::int64_t row, std::int64_t rows, std::int64_t merged, std::int64_t begin,
+                                          std::int64_t columns, const Arrays& to) const noexcept {
+    SumColumns<Read, Summation> kernel{};
     kernel.summation = reduction_.statistic.summation;
+    kernel.rows = rows;
     kernel.columns = columns;
     kernel.bits = reduction_.bit_reader();
-    kernel.row_bits = columns;
+    kernel.first_bit = reduction_.geometry.index(row, begin);
+    kernel.row_bits = merged * reduction_.geometry.c;
     kernel.arrays = to;
+    return kernel;
+  }
+
+  /// The `after` rows behind the tile are brought to the cache meanwhile.
+  void add_tile(std::int64_t row, std::int64_t rows, std::int64_t after, std::int64_t merged, std::int64_t begin,
+                std::int64_t columns, const Arrays& to) const noexcept {
+    SumColumns<T, Summation> kernel = tile_kernel<T>(row, rows, merged, begin, columns, to);
+    kernel.in = reduction_.in.at(row, begin);
     reduction_.in.copy_outer(kernel.row_stride);
     for (std::int64_t& stride : kernel.row_stride) stride *= merged;
-    for (std::int64_t r = 0; r < rows; r += tile) {
-      const std::int64_t row = first + r * merged;
-      kernel.in = reduction_.in.at(row, 0);
-      kernel.rows = (std::min)(tile, rows - r);
-      kernel.safe_rows = safe_rows(row, kernel.rows, columns, merged);
-      kernel.first_bit = reduction_.geometry.index(row, 0);
-      const std::int64_t after = (std::min)(tile, rows - r - kernel.rows);
-      for (int j = 0; j < inputs && after > 0; ++j) {
-        kernel.ahead[static_cast<std::size_t>(j)] =
-            Prefetcher<T>(kernel.in.p[j] + kernel.rows * kernel.row_stride[j], kernel.row_stride[j], after, columns);
-      }
-      if (after <= 0) kernel.ahead = {};
-      run(machine_.isa, kernel);
+    kernel.safe_rows = safe_rows(row, rows, begin + columns, merged);
+    for (int j = 0; j < inputs && after > 0; ++j) {
+      kernel.ahead[static_cast<std::size_t>(j)] =
+          Prefetcher(kernel.in.p[j] + rows * kernel.row_stride[j], kernel.row_stride[j], after, columns);
     }
+    run(machine_.isa, kernel);
+  }
+
+  /// By way of a copy as float in the first-level cache.
+  void add_widened(std::int64_t row, std::int64_t rows, std::int64_t after, std::int64_t merged, std::int64_t begin,
+                   std::int64_t columns, const Arrays& to, float* floats) const noexcept {
+    SumColumns<float, Summation> kernel = tile_kernel<float>(row, rows, merged, begin, columns, to);
+    WidenRows<T, inputs> widen{reduction_.in.at(row, begin), {}, {}, rows, columns};
+    reduction_.in.copy_outer(widen.stride);
+    for (int j = 0; j < inputs; ++j) {
+      widen.stride[j] *= merged;
+      widen.to[j] = floats + j * (rows * columns + channel_padding);
+      kernel.in.p[j] = widen.to[j];
+      kernel.row_stride[j] = columns;
+      kernel.ahead[static_cast<std::size_t>(j)] =
+          Prefetcher(widen.from.p[j] + rows * widen.stride[j], widen.stride[j], after, columns);
+    }
+    kernel.safe_rows = rows;
+    run(machine_.isa, widen);
+    run(machine_.isa, kernel);
   }
 
   /// Rows from row `first` on in which a vector may reach past the last column: those after which enough of dense tensors
@@ -131,7 +190,7 @@ class RowSweep {
   void run_all(const Constants& coefficients, bool streams, bool reversed) const noexcept {
     const Tuning& t = *machine_.tuning;
     const std::int64_t row_bytes = columns_ * static_cast<std::int64_t>(sizeof(T));
-    const std::int64_t task_bytes = reversed ? t.reverse_block_bytes : t.sweep_task_bytes;
+    const std::int64_t task_bytes = reversed ? t.reverse_block_bytes : machine_.task_bytes(work_.bytes());
     const std::int64_t rows = (std::max<std::int64_t>)(1, task_bytes / row_bytes);
     const std::int64_t tasks = detail::ceiling(work_.geometry.n, rows);
     for_each(machine_, machine_.workers(work_.bytes()), tasks, [&](int, std::int64_t task) {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <limits>
 
-#include <batchnorm/cpu/intrinsics.hpp>
+#include <batchnorm/cpu/bfloat16_vectors.hpp>
 #include <batchnorm/element.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
@@ -77,10 +77,36 @@ template <int Bytes, Element T>
 BATCHNORM_INLINE void stream(T* p, const vec<compute_t<T>, Bytes>& a) {
   if constexpr (std::same_as<T, half>) {
     intrinsics::stream_half(p, a);
-  } else if constexpr (std::same_as<T, bfloat16>) {
-    intrinsics::stream_bfloat16(p, a);
   } else {
+    static_assert(!std::same_as<T, bfloat16>, "bfloat16 is streamed two vectors at a time");
     intrinsics::stream(p, a);
+  }
+}
+
+/// The elements of `Count` vectors. Where the order does not matter it is one that loading and storing agree on.
+template <bool in_order, Element T, int Bytes, int Count>
+BATCHNORM_INLINE void load(vec<compute_t<T>, Bytes> (&a)[Count], const T* p) {
+  if constexpr (std::same_as<T, bfloat16> && Count % 2 == 0) {
+    intrinsics::load_bfloat16<in_order>(a, p);
+  } else {
+    BATCHNORM_UNROLL
+    for (int v = 0; v < Count; ++v) a[v] = load<Bytes>(p + v * lanes_of<Bytes, T>);
+  }
+}
+template <bool in_order, bool past, Element T, int Bytes, int Count>
+BATCHNORM_INLINE void store(T* p, const vec<compute_t<T>, Bytes> (&a)[Count]) {
+  if constexpr (std::same_as<T, bfloat16> && Count % 2 == 0) {
+    intrinsics::store_bfloat16<in_order, past>(p, a);
+  } else {
+    BATCHNORM_UNROLL
+    for (int v = 0; v < Count; ++v) {
+      T* to = p + v * lanes_of<Bytes, T>;
+      if constexpr (past) {
+        stream<Bytes>(to, a[v]);
+      } else {
+        store<Bytes>(to, a[v]);
+      }
+    }
   }
 }
 
@@ -161,7 +187,7 @@ BATCHNORM_INLINE void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3)
 template <class V>
 BATCHNORM_INLINE V difference(const V& x, const V& center, double one) {
   constexpr int bytes = V::lanes * static_cast<int>(sizeof(typename V::scalar));
-  if constexpr (intrinsics::has_fma<bytes> && bytes > 16) return fma(x, V::broadcast(one), V::zero() - center);
+  if constexpr (intrinsics::has_fma<bytes> && bytes > 16) return fma(x, V::broadcast(one), V{-center.v});
   return x - center;
 }
 

@@ -15,6 +15,7 @@ template <Element T, class Statistic, class Operation, class Finish>
 class GroupWalk {
  public:
   using Compute = compute_t<T>;
+  using Sweep = PlaneSweep<T, Operation>;
   using Summation = typename Statistic::Summation;
   using Arrays = SumArrays<Summation>;
   using Constants = Coefficients<Compute, Operation::coefficients>;
@@ -27,8 +28,8 @@ class GroupWalk {
         blocks_(machine, reduction),
         sweep_(machine, work, streams),
         workers_(machine.workers(reduction.bytes())),
-        positions_(PlaneSweep<T, Operation>::is_gapless(work) &&
-                   (work.geometry.s < line_of<T> || (reduction.partition.columns && work.geometry.s < positions_below))) {
+        positions_(Sweep::is_gapless(work) && (work.geometry.s < line_of<T> || reduction.partition.columns)),
+        is_side_by_side_(streams && Sweep::is_gapless(work) && !positions_) {
     choose_group();
   }
 
@@ -54,11 +55,10 @@ class GroupWalk {
     Counter counter;
     const auto work = [&](int worker) {
       const Worker own = worker_at(worker);
-      std::int64_t group = counter.take();
-      while (group < groups()) {
-        const std::int64_t next = counter.take();
-        run_group(group, next, own);
-        group = next;
+      if (is_side_by_side_) {
+        walk<typename Sweep::Planes>(counter, own);
+      } else {
+        walk<NoCompanion>(counter, own);
       }
     };
     if (workers_ == 1) {
@@ -69,10 +69,6 @@ class GroupWalk {
   }
 
  private:
-  /// Planes below this size, over several images, are worked on position by position: a line that two channels share comes too
-  /// often for blending.
-  static constexpr std::int64_t positions_below = 128;
-
   struct WorkerParts {
     ChannelScratch channels;
     CoefficientScratch<Compute, Operation::coefficients> coefficients, positions;
@@ -95,14 +91,15 @@ class GroupWalk {
     const Tuning& t = *machine_.tuning;
     const std::int64_t channel_bytes = g.n * g.s * static_cast<std::int64_t>(sizeof(T)) * Summation::inputs;
     const bool fits_cache = reduction_.bytes() * Summation::inputs <= t.l3_bytes;
-    const std::int64_t of_planes = fits_cache ? (std::max)(t.plane_group_bytes, t.l3_bytes / 4) : t.plane_group_bytes;
-    const std::int64_t wanted = reduction_.partition.columns ? t.column_group_bytes : of_planes;
-    const std::int64_t fair = reduction_.bytes() * Summation::inputs / (2 * workers_);
-    const std::int64_t share = workers_ == 1 ? wanted : (std::min)(wanted, fair);
+    const std::int64_t of_planes =
+        fits_cache && !is_side_by_side_ ? (std::max)(t.plane_group_bytes, t.l3_bytes / 4) : t.plane_group_bytes;
+    const std::int64_t wanted = positions_ ? t.column_group_bytes : of_planes;
+    const std::int64_t fair = reduction_.bytes() * Summation::inputs / ((is_side_by_side_ ? 8 : 2) * workers_);
+    const std::int64_t share = workers_ == 1 && !is_side_by_side_ ? wanted : (std::min)(wanted, fair);
     const std::int64_t channels = std::clamp<std::int64_t>(share / channel_bytes, 1, g.c);
     const std::int64_t whole_lines = line_of<T> / std::gcd(line_of<T>, g.s);
     group_ = channels >= whole_lines ? channels / whole_lines * whole_lines : channels;
-    if (reduction_.partition.columns && whole_lines <= g.c && whole_lines * channel_bytes <= 4 * wanted) {
+    if (positions_ && whole_lines <= g.c && whole_lines * channel_bytes <= 4 * wanted) {
       group_ = (std::max)(group_, whole_lines);
     }
   }
@@ -124,42 +121,74 @@ class GroupWalk {
             scratch_[parts.columns]};
   }
 
-  void run_group(std::int64_t group, std::int64_t next, const Worker& own) const noexcept {
-    const Geometry& g = geometry();
-    const std::int64_t first = group * group_, channels = (std::min)(group_, g.c - first);
+  /// The groups of one worker. The companion is the operation on the group before the one that is summed.
+  template <class Companion>
+  void walk(Counter& counter, const Worker& own) const noexcept {
+    Companion companion{};
+    std::int64_t group = counter.take();
+    while (group < groups()) {
+      // Only the next group that is known can be brought to the cache; side by side, none is held back from other threads.
+      const std::int64_t next = Companion::works ? 0 : counter.take();
+      sum_group(group, own, companion);
+      if constexpr (Companion::works) {
+        if (!companion.is_done()) run(machine_.isa, companion);
+      }
+      finish_(first_of(group), channels_of(group), own.state, own.coefficients);
+      if constexpr (Companion::works) {
+        companion = sweep_.planes(0, geometry().n, first_of(group), channels_of(group), 0, geometry().s, own.coefficients);
+      } else {
+        operate(group, next, own);
+      }
+      group = Companion::works ? counter.take() : next;
+    }
+    if constexpr (Companion::works) {
+      if (!companion.is_done()) run(machine_.isa, companion);
+      intrinsics::stream_fence();  // what went past the caches beside sums
+    }
+  }
+
+  std::int64_t first_of(std::int64_t group) const noexcept { return group * group_; }
+  std::int64_t channels_of(std::int64_t group) const noexcept { return (std::min)(group_, geometry().c - first_of(group)); }
+
+  template <class Companion>
+  void sum_group(std::int64_t group, const Worker& own, Companion& companion) const noexcept {
+    const std::int64_t channels = channels_of(group);
     std::int64_t before = 0;
     for (std::int64_t b = 0; b < reduction_.partition.blocks; ++b) {
-      const std::int64_t count = block_at(g, reduction_.partition, b).values();
-      blocks_.sums(b, first, channels, padded(channels), own.block, own.columns);
+      const std::int64_t count = block_at(geometry(), reduction_.partition, b).values();
+      blocks_.sums(b, first_of(group), channels, padded(channels), own.block, own.columns, companion);
       reduction_.statistic.merge(machine_.isa, own.state, own.block, channels, before, count);
       before += count;
     }
-    finish_(first, channels, own.state, own.coefficients);
-    const std::int64_t group_bytes = channels * g.n * g.s * static_cast<std::int64_t>(sizeof(T)) * Summation::inputs;
-    // Of a group that fills a good part of the cache, what was summed last is still there: nothing else is brought, and the
-    // images are gone through from the end.
-    const bool fills_cache = group_bytes > machine_.tuning->l3_bytes / 8;
-    const bool prefetches =
-        next < groups() && !fills_cache && reduction_.bytes() * Summation::inputs > machine_.tuning->l2_bytes;
-    const std::int64_t ahead = prefetches ? next * group_ : -1;
+  }
+
+  /// The operation on a group, while the next one is brought to the cache.
+  void operate(std::int64_t group, std::int64_t next, const Worker& own) const noexcept {
+    const Geometry& g = geometry();
+    const std::int64_t first = first_of(group), channels = channels_of(group);
     if (positions_) {
+      const bool prefetches = next < groups() && reduction_.bytes() * Summation::inputs > machine_.tuning->l2_bytes;
       expand(own.coefficients, channels, g.s, own.positions, channels * g.s + line_of<T>);
-      sweep_.run_positions(first, channels, own.positions, ahead);
+      sweep_.run_positions(first, channels, own.positions, prefetches ? first_of(next) : -1);
       return;
     }
-    for (std::int64_t i = 0; i < g.n; ++i) {
-      const std::int64_t n = fills_cache ? g.n - 1 - i : i;
-      sweep_.run_planes(n, first, channels, 0, g.s, own.coefficients, ahead);
+    // Of a group that fills a good part of the cache, what was summed last is still there.
+    const std::int64_t group_bytes = channels * g.n * g.s * static_cast<std::int64_t>(sizeof(T)) * Summation::inputs;
+    if (group_bytes <= machine_.tuning->l3_bytes / 8) {
+      sweep_.run_planes(0, g.n, first, channels, 0, g.s, own.coefficients);
+      return;
     }
+    for (std::int64_t n = g.n - 1; n >= 0; --n) sweep_.run_planes(n, 1, first, channels, 0, g.s, own.coefficients);
   }
 
   Machine machine_;
   Reduction<T, Statistic> reduction_;
   Finish finish_;
   PlaneBlocks<T, Statistic> blocks_;
-  PlaneSweep<T, Operation> sweep_;
+  Sweep sweep_;
   int workers_;
   bool positions_;
+  bool is_side_by_side_;
   std::int64_t group_ = 1;
   Scratch scratch_;
   WorkerParts first_worker_;

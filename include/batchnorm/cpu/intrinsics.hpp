@@ -151,11 +151,6 @@ inline void stream_half(void* p, const f16& a) {
   pack_half_exact(packed, a);
   stream_8(p, packed);
 }
-inline void stream_bfloat16(void* p, const f16& a) {
-  char packed[8];
-  store_bfloat16(packed, a);
-  stream_8(p, packed);
-}
 
 // ------------------------------------------------------------------------------------------- 32 bytes: AVX2, FMA, F16C
 #define BATCHNORM_V3 [[gnu::target(BATCHNORM_TARGET_V3)]] inline
@@ -209,7 +204,6 @@ BATCHNORM_V3 void stream(void* p, const d32& a) { _mm256_stream_pd(static_cast<d
 BATCHNORM_V3 void stream_half(void* p, const f32& a) {
   _mm_stream_si128(static_cast<__m128i*>(p), _mm256_cvtps_ph(__m256(a.v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-BATCHNORM_V3 void stream_bfloat16(void* p, const f32& a) { _mm_stream_si128(static_cast<__m128i*>(p), packed_bfloat16(a)); }
 #undef BATCHNORM_V3
 
 // ------------------------------------------------------------------------------------------------------ 64 bytes: AVX-512
@@ -263,7 +257,6 @@ BATCHNORM_V4 void store_bfloat16(void* p, const f64& a) { _mm256_storeu_si256(st
 BATCHNORM_V4 void stream(void* p, const f64& a) { _mm512_stream_ps(static_cast<float*>(p), __m512(a.v)); }
 BATCHNORM_V4 void stream(void* p, const d64& a) { _mm512_stream_pd(static_cast<double*>(p), __m512d(a.v)); }
 BATCHNORM_V4 void stream_half(void* p, const f64& a) { _mm256_stream_si256(static_cast<__m256i*>(p), packed_half(a)); }
-BATCHNORM_V4 void stream_bfloat16(void* p, const f64& a) { _mm256_stream_si256(static_cast<__m256i*>(p), packed_bfloat16(a)); }
 #undef BATCHNORM_V4
 
 /// Streaming stores are ordered only by a fence.
@@ -314,7 +307,6 @@ inline void store_bfloat16(void* p, const f16& a) {
 inline void stream(void* p, const f16& a) { a.store(p); }
 inline void stream(void* p, const d16& a) { a.store(p); }
 inline void stream_half(void* p, const f16& a) { store_half(p, a); }
-inline void stream_bfloat16(void* p, const f16& a) { store_bfloat16(p, a); }
 inline void stream_fence() {}
 
 #endif

@@ -30,9 +30,10 @@ template <class Compute, int Count>
 struct Coefficients {
   Compute* array[Count];
 
-  Coefficients at(std::int64_t c) const noexcept {
-    Coefficients result = *this;
-    for (Compute*& p : result.array) p += c;
+  BATCHNORM_INLINE Coefficients at(std::int64_t c) const noexcept {
+    Coefficients result;
+    BATCHNORM_UNROLL
+    for (int j = 0; j < Count; ++j) result.array[j] = array[j] + c;
     return result;
   }
 };
@@ -115,9 +116,10 @@ BATCHNORM_INLINE bool stores(const Operation& operation, int j) {
   return true;
 }
 
-/// An element-wise step on one vector: loads, computes, and hands on what is to be stored. Operations that read bits find those
-/// of the vector from bit 0 of `bits` on; those that write them get them back.
-template <int Bytes, Element T, class Operation>
+/// An element-wise step on `Count` vectors of adjacent elements: loads, computes, and hands on what is to be stored. Operations
+/// that read bits find those of the elements from bit 0 of `bits` on; those that write them get them back. `in_order`: lanes
+/// stand for elements in memory order, as bits and coefficients of positions do.
+template <int Bytes, Element T, class Operation, int Count = 1, bool in_order = true>
 struct VectorStep {
   using V = vec<compute_t<T>, Bytes>;
   using In = Pointers<const T, Operation::inputs>;
@@ -125,49 +127,70 @@ struct VectorStep {
   using K = VectorCoefficients<V, Operation::coefficients>;
   static constexpr int lanes = V::lanes;
 
-  V in[Operation::inputs];
-  V out[Operation::outputs];
+  V in[Operation::inputs][Count];
+  V out[Operation::outputs][Count];
 
   BATCHNORM_INLINE void load_whole(const In& from) {
     BATCHNORM_UNROLL
-    for (int j = 0; j < Operation::inputs; ++j) in[j] = load<Bytes>(from.p[j]);
+    for (int j = 0; j < Operation::inputs; ++j) load<in_order, T>(in[j], from.p[j]);
   }
   BATCHNORM_INLINE void load_part(const In& from, std::int64_t count) {
     BATCHNORM_UNROLL
-    for (int j = 0; j < Operation::inputs; ++j) in[j] = load_first<Bytes>(from.p[j], count);
+    for (int j = 0; j < Operation::inputs; ++j) in[j][0] = load_first<Bytes>(from.p[j], count);
   }
+  /// With the same coefficients for all elements.
   BATCHNORM_INLINE std::uint32_t apply(const Operation& operation, const K& k, std::uint32_t bits) {
-    if constexpr (Operation::bits == Bits::read) {
-      operation(in, k.k, mask_of<V>(bits), out);
-    } else {
-      operation(in, k.k, MaskOf<V>{}, out);
-    }
-    if constexpr (Operation::bits == Bits::written) return bits_of<V>(operation.passes(rounded<T>(out[0])));
-    return 0;
+    std::uint32_t written = 0;
+    BATCHNORM_UNROLL
+    for (int v = 0; v < Count; ++v) written |= apply_to(v, operation, k, bits >> (v * lanes)) << (v * lanes);
+    return written;
+  }
+  BATCHNORM_INLINE std::uint32_t apply(const Operation& operation, const K (&k)[Count], std::uint32_t bits) {
+    std::uint32_t written = 0;
+    BATCHNORM_UNROLL
+    for (int v = 0; v < Count; ++v) written |= apply_to(v, operation, k[v], bits >> (v * lanes)) << (v * lanes);
+    return written;
   }
   BATCHNORM_INLINE void store_whole(const Operation& operation, const Out& to) const {
     BATCHNORM_UNROLL
     for (int j = 0; j < Operation::outputs; ++j) {
-      if (stores(operation, j)) store<Bytes>(to.p[j], out[j]);
+      if (stores(operation, j)) store<in_order, false>(to.p[j], out[j]);
     }
   }
-  /// The first output goes past the caches, its address aligned to a vector; the others too if theirs are as well (`all`).
+  /// The first output goes past the caches, its address aligned to what a step stores; the others too if theirs are as well
+  /// (`all`).
   BATCHNORM_INLINE void stream_whole(const Operation& operation, const Out& to, bool all) const {
     BATCHNORM_UNROLL
     for (int j = 0; j < Operation::outputs; ++j) {
       if (!stores(operation, j)) continue;
       if (j == 0 || all) {
-        stream<Bytes>(to.p[j], out[j]);
+        store<in_order, true>(to.p[j], out[j]);
       } else {
-        store<Bytes>(to.p[j], out[j]);
+        store<in_order, false>(to.p[j], out[j]);
       }
     }
   }
   BATCHNORM_INLINE void store_part(const Operation& operation, const Out& to, std::int64_t count) const {
     BATCHNORM_UNROLL
     for (int j = 0; j < Operation::outputs; ++j) {
-      if (stores(operation, j)) store_first<Bytes>(to.p[j], out[j], count);
+      if (stores(operation, j)) store_first<Bytes>(to.p[j], out[j][0], count);
     }
+  }
+
+ private:
+  BATCHNORM_INLINE std::uint32_t apply_to(int v, const Operation& operation, const K& k, std::uint32_t bits) {
+    V from[Operation::inputs], to[Operation::outputs];
+    BATCHNORM_UNROLL
+    for (int j = 0; j < Operation::inputs; ++j) from[j] = in[j][v];
+    if constexpr (Operation::bits == Bits::read) {
+      operation(from, k.k, mask_of<V>(bits), to);
+    } else {
+      operation(from, k.k, MaskOf<V>{}, to);
+    }
+    BATCHNORM_UNROLL
+    for (int j = 0; j < Operation::outputs; ++j) out[j][v] = to[j];
+    if constexpr (Operation::bits == Bits::written) return bits_of<V>(operation.passes(rounded<T>(to[0])));
+    return 0;
   }
 };
 
@@ -194,33 +217,46 @@ struct BitsAt {
 };
 
 /// The bits of a run of elements, read or written in order.
-template <class Operation>
+template <class Operation, Bits bits = Operation::bits>
 class BitStream {
  public:
   BitStream() = default;
-  BATCHNORM_INLINE BitStream(const BitsAt& at, std::int64_t first) : next_(first) {
-    if constexpr (Operation::bits == Bits::read) reader_ = BitReader(at.read, at.elements);
-    if constexpr (Operation::bits == Bits::written) writer_ = BitWriter(at.written, first);
-  }
+  BATCHNORM_INLINE BitStream(const BitsAt&, std::int64_t) {}
 
   /// The bits of the elements from `back` before the next one on, 32 where there are so many.
-  BATCHNORM_INLINE std::uint32_t take(std::int64_t back = 0) const {
-    if constexpr (Operation::bits == Bits::read) return reader_.at(next_ - back);
-    return 0;
-  }
+  BATCHNORM_INLINE std::uint32_t take(std::int64_t = 0) const { return 0; }
   /// Goes on by `count` elements, whose bits, where they are written, are these.
-  BATCHNORM_INLINE void put(std::uint32_t bits, std::int64_t count) {
-    if constexpr (Operation::bits == Bits::written) writer_.add(bits, static_cast<int>(count));
-    if constexpr (Operation::bits == Bits::read) next_ += count;
-  }
-  BATCHNORM_INLINE void finish() {
-    if constexpr (Operation::bits == Bits::written) writer_.finish();
-  }
+  BATCHNORM_INLINE void put(std::uint32_t, std::int64_t) {}
+  BATCHNORM_INLINE void finish() {}
+};
+
+template <class Operation>
+class BitStream<Operation, Bits::read> {
+ public:
+  BitStream() = default;
+  BATCHNORM_INLINE BitStream(const BitsAt& at, std::int64_t first) : reader_(at.read, at.elements), next_(first) {}
+
+  BATCHNORM_INLINE std::uint32_t take(std::int64_t back = 0) const { return reader_.at(next_ - back); }
+  BATCHNORM_INLINE void put(std::uint32_t, std::int64_t count) { next_ += count; }
+  BATCHNORM_INLINE void finish() {}
 
  private:
   BitReader reader_;
-  BitWriter writer_;
   std::int64_t next_ = 0;
+};
+
+template <class Operation>
+class BitStream<Operation, Bits::written> {
+ public:
+  BitStream() = default;
+  BATCHNORM_INLINE BitStream(const BitsAt& at, std::int64_t first) : writer_(at.written, first) {}
+
+  BATCHNORM_INLINE std::uint32_t take(std::int64_t = 0) const { return 0; }
+  BATCHNORM_INLINE void put(std::uint32_t bits, std::int64_t count) { writer_.add(bits, static_cast<int>(count)); }
+  BATCHNORM_INLINE void finish() { writer_.finish(); }
+
+ private:
+  BitWriter writer_;
 };
 
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu

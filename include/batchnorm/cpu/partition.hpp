@@ -45,8 +45,9 @@ namespace detail {
 template <Element T>
 inline constexpr std::int64_t block_values = std::same_as<T, double> ? 1024 : 8192;
 
-/// Planes from this size on are summed run by run: the reduction at a run's end is then below a tenth of its time.
-inline constexpr std::int64_t long_run = 512;
+/// Planes from this size on are summed run by run, whose ends then cost less than reading with the stride of an image, at which
+/// too many lines want the same place of the first-level cache.
+inline constexpr std::int64_t least_run = 32;
 
 /// Fewer images than this leave nothing to sum along a column.
 inline constexpr std::int64_t column_images = 8;
@@ -56,7 +57,7 @@ constexpr std::int64_t ceiling(std::int64_t a, std::int64_t b) noexcept { return
 template <Element T>
 Partition partition_of_planes(const Geometry& g, bool is_gapless) noexcept {
   Partition p;
-  p.columns = g.s < long_run && g.n >= column_images && is_gapless;
+  p.columns = g.s < least_run && g.n >= column_images && is_gapless;
   if (g.s > block_values<T>) {
     p.length = ceiling(ceiling(g.s, ceiling(g.s, block_values<T>)), 64) * 64;
     p.parts = ceiling(g.s, p.length);
@@ -87,10 +88,12 @@ template <Element T>
 Partition partition_of_rows(const Geometry& g, bool is_gapless) noexcept {
   Partition p;
   p.super_row = is_gapless ? super_row_of(g.c) : 1;
-  // About half a megabyte a block: enough of them for many threads, few enough that their sums stay small beside x.
+  // About half a megabyte a block: enough of them for many threads. But merging a block costs a channel as much as two dozen
+  // rows: wide rows make blocks of 256, where there are enough for 8 of them, and never less than 64.
   const std::int64_t row_bytes = g.c * static_cast<std::int64_t>(sizeof(T));
   const std::int64_t most = std::same_as<T, double> ? 128 * p.super_row : block_values<T>;
-  const std::int64_t rows = std::clamp<std::int64_t>((512 << 10) / row_bytes, (std::min<std::int64_t>)(64, most), most);
+  const std::int64_t least = (std::min)(std::clamp<std::int64_t>(g.n / 8, 64, 256), most);
+  const std::int64_t rows = std::clamp<std::int64_t>((512 << 10) / row_bytes, least, most);
   p.blocks = ceiling(g.n, rows);
   p.images = (std::min)(ceiling(ceiling(g.n, p.blocks), p.super_row) * p.super_row, most);
   p.blocks = ceiling(g.n, p.images);

@@ -3,8 +3,8 @@
 
 #include <atomic>
 
-#include <batchnorm/cpu/columns.hpp>
 #include <batchnorm/cpu/dispatch.hpp>
+#include <batchnorm/cpu/operands.hpp>
 #include <batchnorm/cpu/partition.hpp>
 #include <batchnorm/cpu/scratch.hpp>
 #include <batchnorm/cpu/tuning.hpp>
@@ -23,6 +23,18 @@ struct Machine {
     if (bytes < tuning->serial_bytes) return 1;
     const std::int64_t useful = (std::max<std::int64_t>)(1, bytes / (std::max<std::int64_t>)(1, tuning->serial_bytes / 2));
     return static_cast<int>((std::min<std::int64_t>)(executor->concurrency(), useful));
+  }
+  /// Whether an operation on x of so many bytes that reads and writes `swept` bytes stores past the caches, if its share of the
+  /// third-level cache is this. One thread alone can keep the memory busy with what it streams; several gain from the cache.
+  bool streams(std::int64_t bytes, std::int64_t swept, double share) const noexcept {
+    const double limit = share * static_cast<double>(tuning->l3_bytes);
+    return static_cast<double>(swept) > (workers(bytes) > 1 ? 2 * limit : limit);
+  }
+  /// Bytes of x that a task of an element-wise sweep works on: a few tasks for each thread.
+  std::int64_t task_bytes(std::int64_t bytes) const noexcept {
+    const std::int64_t threads = workers(bytes);
+    if (threads == 1) return tuning->sweep_task_bytes;
+    return (std::min)(tuning->sweep_task_bytes, (std::max<std::int64_t>)(4096, bytes / (2 * threads)));
   }
 };
 

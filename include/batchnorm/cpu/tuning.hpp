@@ -17,16 +17,18 @@ struct Tuning {
   std::int64_t l2_bytes = 1 << 20;
   std::int64_t l3_bytes = 32 << 20;
 
-  /// Streaming stores when what is read and written exceeds this share of the third-level cache. Inference: an output of 2 MB
-  /// is worth leaving in the cache for who reads it; storing more through a cache that others use as well is slower than past
-  /// it, by up to 1.8 times on one thread. Training wants the cache for its own second read of x, too.
-  double inference_stream_share = 0.125;
-  double training_stream_share = 0.25;
+  /// Streaming stores when what is read and written exceeds this share of the third-level cache, or twice this share with more
+  /// than one thread. Inference: an output of 4 MB is worth leaving in the cache for who reads it; storing more through a cache
+  /// that others use as well is slower than past it, by up to 1.8 times on one thread. Training wants the cache for its own
+  /// second read of x, too, and its sums hide what streaming costs.
+  double inference_stream_share = 0.25;
+  double training_stream_share = 0.125;
 
   /// Channels-first training keeps a group of channels in cache between statistics and normalisation.
-  /// Long runs: 2 MB, at most L3 / 8 per thread (short runs starve the hardware prefetcher; the rest of L3 may be others').
+  /// 2 MB, at most L3 / 8 per thread: shorter runs starve the hardware prefetcher, the rest of L3 may be others', and the next
+  /// group is summed while this one is normalised.
   std::int64_t plane_group_bytes = 2 << 20;
-  /// Small planes in column form: half of L2, since the next group is prefetched into the other half.
+  /// The smallest planes, in column form: half of L2, since the next group is prefetched into the other half.
   std::int64_t column_group_bytes = 512 << 10;
 
   /// Channels-last training normalises in blocks of this size from the end, when x is between half and twice L3: what the

@@ -121,6 +121,39 @@ BATCHNORM_INLINE double sum(const vec<double, Bytes>& a) {
   }
 }
 
+/// The sums of the lanes of as many vectors as a vector has lanes, each by the tree of `sum`: lane k is the sum of vector k.
+/// Vectors are halved and put side by side two at a time.
+template <int Bytes>
+BATCHNORM_INLINE vec<double, Bytes> sums(const vec<double, Bytes> (&v)[Bytes / 8]) {
+  using D = vec<double, Bytes>;
+  if constexpr (Bytes == 64) {
+    D half[4], quarter[2];
+    BATCHNORM_UNROLL
+    for (int k = 0; k < 4; ++k) {
+      half[k].v = __builtin_shufflevector(v[k].v, v[k + 4].v, 0, 1, 2, 3, 8, 9, 10, 11) +
+                  __builtin_shufflevector(v[k].v, v[k + 4].v, 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+    BATCHNORM_UNROLL
+    for (int k = 0; k < 2; ++k) {
+      quarter[k].v = __builtin_shufflevector(half[k].v, half[k + 2].v, 0, 1, 8, 9, 4, 5, 12, 13) +
+                     __builtin_shufflevector(half[k].v, half[k + 2].v, 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+    return {__builtin_shufflevector(quarter[0].v, quarter[1].v, 0, 8, 2, 10, 4, 12, 6, 14) +
+            __builtin_shufflevector(quarter[0].v, quarter[1].v, 1, 9, 3, 11, 5, 13, 7, 15)};
+  } else if constexpr (Bytes == 32) {
+    D half[2];
+    BATCHNORM_UNROLL
+    for (int k = 0; k < 2; ++k) {
+      half[k].v =
+          __builtin_shufflevector(v[k].v, v[k + 2].v, 0, 1, 4, 5) + __builtin_shufflevector(v[k].v, v[k + 2].v, 2, 3, 6, 7);
+    }
+    return {__builtin_shufflevector(half[0].v, half[1].v, 0, 4, 2, 6) +
+            __builtin_shufflevector(half[0].v, half[1].v, 1, 5, 3, 7)};
+  } else {
+    return {__builtin_shufflevector(v[0].v, v[1].v, 0, 2) + __builtin_shufflevector(v[0].v, v[1].v, 1, 3)};
+  }
+}
+
 /// |a|
 template <class V>
 BATCHNORM_INLINE V absolute(const V& a) {

@@ -35,8 +35,9 @@ class BlockwiseSums {
     // Few blocks are cut into slices of channels, so that no thread is left without work.
     const Geometry& g = reduction_.geometry;
     const std::int64_t blocks = reduction_.partition.blocks;
-    const std::int64_t wanted = g.channels_last ? 1 : detail::ceiling(4 * workers_, blocks);
-    const std::int64_t slice = workers_ == 1 ? g.c : detail::ceiling(detail::ceiling(g.c, wanted), 64) * 64;
+    const std::int64_t wanted = detail::ceiling(4 * workers_, blocks);
+    const bool can_slice = workers_ > 1 && (!g.channels_last || rows_.can_slice());
+    const std::int64_t slice = !can_slice ? g.c : detail::ceiling(detail::ceiling(g.c, wanted), 64) * 64;
     const std::int64_t slices = detail::ceiling(g.c, slice);
     for_each(machine_, workers_, blocks * slices,
              [&](int worker, std::int64_t task) { add_block(scratch, worker, task / slices, task % slices * slice, slice); });
@@ -54,14 +55,17 @@ class BlockwiseSums {
   }
 
  private:
-  /// Sums channels [first, first + slice) of block b; a slice of channels-last tensors has all channels.
+  /// Sums channels [first, first + slice) of block b.
   void add_block(const Scratch& scratch, int worker, std::int64_t b, std::int64_t first, std::int64_t slice) const noexcept {
     double* own = scratch[own_] + worker * worker_doubles_;
     const std::int64_t c = reduction_.geometry.c;
-    if (reduction_.geometry.channels_last) return rows_.sums(b, block(scratch, b), own);
     const bool is_last = first + slice >= c;
-    const std::int64_t channels = is_last ? c - first : slice;
-    planes_.sums(b, first, channels, is_last ? padded(c) - first : slice, block(scratch, b).at(first), own);
+    const std::int64_t channels = is_last ? c - first : slice, room = is_last ? padded(c) - first : slice;
+    if (reduction_.geometry.channels_last) {
+      rows_.sums(b, first, channels, room, block(scratch, b).at(first), own);
+    } else {
+      planes_.sums(b, first, channels, room, block(scratch, b).at(first), own);
+    }
   }
 
   Arrays block(const Scratch& scratch, std::int64_t b) const noexcept {
@@ -136,9 +140,7 @@ class WholeSweep {
     const Geometry& g = work_.geometry;
     if (by_rows_) return rows_.run_rows(block.first_image, block.images, positions_.in(scratch), streams);
     const PlaneSweep<T, Operation> sweep(machine_, work_, streams);
-    for (std::int64_t n = 0; n < block.images; ++n) {
-      sweep.run_planes(block.first_image + n, 0, g.c, block.first_position, block.length, coefficients(scratch));
-    }
+    sweep.run_planes(block.first_image, block.images, 0, g.c, block.first_position, block.length, coefficients(scratch));
   }
 
  private:
@@ -158,7 +160,7 @@ void reduce_then_sweep(const Machine& machine, Reduction<T, Statistic> reduction
   const Tuning& t = *machine.tuning;
   const double l3 = static_cast<double>(t.l3_bytes);
   const double read_bytes = static_cast<double>(reduction.bytes() * Statistic::Summation::inputs);
-  const bool streams = static_cast<double>(work.swept_bytes()) > t.training_stream_share * l3;
+  const bool streams = machine.streams(work.bytes(), work.swept_bytes(), t.training_stream_share);
   if (!reduction.geometry.channels_last) {
     // Groups are overwritten while others are summed.
     reduction.is_overwritten = in_place;
@@ -203,9 +205,7 @@ void sweep(const Machine& machine, const Elementwise<T, Operation>& work, const 
   whole.reserve(scratch);
   scratch.allocate();
   fill(whole.coefficients(scratch));
-  const Tuning& t = *machine.tuning;
-  const double limit = t.inference_stream_share * static_cast<double>(t.l3_bytes);
-  whole.run_all(scratch, static_cast<double>(work.swept_bytes()) > limit, false);
+  whole.run_all(scratch, machine.streams(work.bytes(), work.swept_bytes(), machine.tuning->inference_stream_share), false);
 }
 
 /// A statistic and an operation that does not depend on it, block by block: what both read is read once. `fill(coefficients)`
@@ -223,9 +223,7 @@ void reduce_and_sweep(const Machine& machine, Reduction<T, Statistic> reduction,
   scratch.allocate();
   fill(whole.coefficients(scratch));
   whole.prepare_blocks(scratch);
-  const Tuning& t = *machine.tuning;
-  const double limit = t.inference_stream_share * static_cast<double>(t.l3_bytes);
-  const bool streams = static_cast<double>(work.swept_bytes()) > limit;
+  const bool streams = machine.streams(work.bytes(), work.swept_bytes(), machine.tuning->inference_stream_share);
   sums.run_all(
       scratch, [&](const Block& block) { whole.run_block(scratch, block, streams); }, finish);
 }

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Sums over interleaved columns: channels-last tensors (row = one or several positions, column = channel) and the smallest
+// planes of a channels-first tensor (row = image, column = one value of a run of adjacent planes).
+
+#include <algorithm>
+#include <array>
+
+#include <batchnorm/cpu/operands.hpp>
+#include <batchnorm/cpu/prefetcher.hpp>
+
+namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
+
+/// Adds, for each column, the sums over the rows. The arrays hold `columns` rounded up to whole pairs.
+/// The first `safe_rows` rows may be read past their last column, up to a whole pair; what is found there is not used.
+template <Element T, class Summation>
+struct SumColumns {
+  static constexpr int inputs = Summation::inputs;
+
+  Summation summation;
+  Pointers<const T, inputs> in;
+  std::int64_t row_stride[inputs];
+  std::int64_t rows, columns, safe_rows;
+  BitReader bits;
+  std::int64_t first_bit, row_bits;
+  SumArrays<Summation> arrays;
+  std::array<Prefetcher, inputs> ahead;
+
+  template <int Bytes>
+  using D = vec<double, Bytes>;
+
+  template <int Bytes>
+  BATCHNORM_INLINE void run() const {
+    // Two pairs of columns at a time while their constants and sums fit the 16 registers that every instruction set has.
+    constexpr std::int64_t pair = pair_of<Bytes>;
+    constexpr bool two_fit = SumArrays<Summation>::count <= 3;
+    std::array<Prefetcher, inputs> walks = ahead;
+    std::int64_t c = 0;
+    if constexpr (two_fit) {
+      for (; c + 2 * pair <= columns; c += 2 * pair) add_columns<Bytes, 2>(c, rows, walks);
+    }
+    for (; c + pair <= columns; c += pair) add_columns<Bytes, 1>(c, rows, walks);
+    if (c < columns) {
+      const std::int64_t whole = (std::min)(rows, safe_rows);
+      add_columns<Bytes, 1>(c, whole, walks);
+      for (std::int64_t r = whole; r < rows; ++r) add_last_columns<Bytes>(c, r);
+    }
+  }
+
+  /// The constants and sums of `Count` vectors of columns.
+  template <int Bytes, int Count>
+  struct Columns {
+    D<Bytes> constant[Count][Summation::constants], sum[Count][Summation::sums];
+
+    BATCHNORM_INLINE void load(const SumArrays<Summation>& from) {
+      BATCHNORM_UNROLL
+      for (int v = 0; v < Count; ++v) {
+        const std::int64_t at = v * D<Bytes>::lanes;
+        BATCHNORM_UNROLL
+        for (int k = 0; k < Summation::constants; ++k) constant[v][k] = D<Bytes>::load(from.constant[k] + at);
+        BATCHNORM_UNROLL
+        for (int k = 0; k < Summation::sums; ++k) sum[v][k] = D<Bytes>::load(from.sum[k] + at);
+      }
+    }
+    BATCHNORM_INLINE void store(const SumArrays<Summation>& to) const {
+      BATCHNORM_UNROLL
+      for (int v = 0; v < Count; ++v) {
+        BATCHNORM_UNROLL
+        for (int k = 0; k < Summation::sums; ++k) sum[v][k].store(to.sum[k] + v * D<Bytes>::lanes);
+      }
+    }
+    BATCHNORM_INLINE void add(const Summation& policy, int v, const D<Bytes> (&loaded)[inputs], std::uint32_t passes) {
+      D<Bytes> factor[Summation::factors];
+      if constexpr (Summation::reads_bits) {
+        policy.form(loaded, constant[v], mask_of<D<Bytes>>(passes), factor);
+      } else {
+        policy.form(loaded, constant[v], MaskOf<D<Bytes>>{}, factor);
+      }
+      policy.add(factor, sum[v]);
+    }
+  };
+
+  BATCHNORM_INLINE std::uint32_t bits_at(std::int64_t r, std::int64_t c) const {
+    if constexpr (Summation::reads_bits) return bits.at(first_bit + r * row_bits + c);
+    return 0;
+  }
+
+  /// Pairs pairs of columns at c, over the first `count` rows.
+  template <int Bytes, int Pairs>
+  BATCHNORM_INLINE void add_columns(std::int64_t c, std::int64_t count, std::array<Prefetcher, inputs>& walks) const {
+    constexpr std::int64_t pair = pair_of<Bytes>;
+    constexpr int lanes = D<Bytes>::lanes;
+    Columns<Bytes, 2 * Pairs> here;
+    here.load(arrays.at(c));
+    auto row = in.at(c);
+    // As much is prefetched as is read: a line at a time, since a burst of them would hold the reading up.
+    constexpr std::int64_t read_bytes = Pairs * pair * static_cast<std::int64_t>(sizeof(T));
+    constexpr std::int64_t lines = (std::max<std::int64_t>)(1, read_bytes / 64),
+                           period = (std::max<std::int64_t>)(1, 64 / read_bytes);
+    for (std::int64_t r = 0; r < count; ++r, row = row.at(1, row_stride)) {
+      if (r % period == 0) {
+        BATCHNORM_UNROLL
+        for (int j = 0; j < inputs; ++j) walks[static_cast<std::size_t>(j)].step(lines);
+      }
+      const std::uint32_t passes = bits_at(r, c);
+      BATCHNORM_UNROLL
+      for (int v = 0; v < 2 * Pairs; v += 2) {
+        D<Bytes> low[inputs], high[inputs];
+        BATCHNORM_UNROLL
+        for (int j = 0; j < inputs; ++j) load_pair(low[j], high[j], row.p[j] + v / 2 * pair);
+        here.add(summation, v, low, passes >> (v * lanes));
+        here.add(summation, v + 1, high, passes >> ((v + 1) * lanes));
+      }
+    }
+    here.store(arrays.at(c));
+  }
+
+  /// The last, partial pair of one row, without reading past it.
+  template <int Bytes>
+  BATCHNORM_INLINE void add_last_columns(std::int64_t c, std::int64_t r) const {
+    Columns<Bytes, 2> last;
+    last.load(arrays.at(c));
+    const auto row = in.at(c).at(r, row_stride);
+    D<Bytes> low[inputs], high[inputs];
+    BATCHNORM_UNROLL
+    for (int j = 0; j < inputs; ++j) load_pair_first(low[j], high[j], row.p[j], columns - c);
+    const std::uint32_t passes = bits_at(r, c);
+    last.add(summation, 0, low, passes);
+    last.add(summation, 1, high, passes >> D<Bytes>::lanes);
+    last.store(arrays.at(c));
+  }
+};
+
+/// Adds values[c * length ...][length] up for each channel: closes the columns of several small planes.
+struct SumSegments {
+  const double* values;
+  std::int64_t channels, length;
+  double* sum;
+
+  template <int Bytes>
+  BATCHNORM_INLINE void run() const {
+    using D = vec<double, Bytes>;
+    for (std::int64_t c = 0; c < channels; ++c) {
+      const double* value = values + c * length;
+      D chain[2] = {D::zero(), D::zero()};
+      std::int64_t i = 0;
+      for (; i + 2 * D::lanes <= length; i += 2 * D::lanes) {
+        chain[0] = chain[0] + D::load(value + i);
+        chain[1] = chain[1] + D::load(value + i + D::lanes);
+      }
+      double rest = 0;
+      for (; i < length; ++i) rest += value[i];
+      sum[c] += cpu::sum(chain[0] + chain[1]) + rest;
+    }
+  }
+};
+
+}  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu
