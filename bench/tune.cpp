@@ -70,12 +70,13 @@ std::vector<Problem> operator+(std::vector<Problem> a, const std::vector<Problem
 std::vector<Knob> knobs(const Tuning& now, int threads) {
   constexpr Layout nchw = Layout::nchw, nhwc = Layout::nhwc;
   const std::vector<double> around = {0.25, 0.5, 1, 2, 4}, beside_l3 = {0.125, 0.25, 0.5, 1, 2};
-  const std::vector<Problem> large_planes = {problem(Operation::training, nchw, {32, 64, 56, 56}, 1),
-                                             problem(Operation::training, nchw, {32, 256, 28, 28}, threads),
-                                             problem(Operation::backward, nchw, {16, 64, 56, 56}, 1)};
-  const std::vector<Problem> small_planes = {problem(Operation::training, nchw, {32, 1024, 14, 14}, 1),
-                                             problem(Operation::training, nchw, {32, 2048, 7, 7}, threads),
-                                             problem(Operation::backward, nchw, {32, 512, 7, 7}, 1)};
+  const std::vector<Problem> planes = {
+      problem(Operation::training, nchw, {32, 64, 56, 56}, 1),   problem(Operation::training, nchw, {32, 256, 28, 28}, threads),
+      problem(Operation::training, nchw, {32, 1024, 14, 14}, 1), problem(Operation::training, nchw, {32, 2048, 7, 7}, threads),
+      problem(Operation::backward, nchw, {16, 64, 56, 56}, 1),   problem(Operation::backward, nchw, {32, 512, 7, 7}, 1)};
+  const std::vector<Problem> smallest_planes = {problem(Operation::training, nchw, {32, 4096, 5, 5}, 1),
+                                                problem(Operation::training, nchw, {64, 8192, 3, 3}, threads),
+                                                problem(Operation::backward, nchw, {32, 2048, 5, 5}, 1)};
   std::vector<Problem> forked, swept;
   for (const std::int64_t rows : {16, 32, 64, 128, 256}) {
     forked.push_back(problem(Operation::training, nhwc, {rows, 512}, threads));
@@ -84,7 +85,7 @@ std::vector<Knob> knobs(const Tuning& now, int threads) {
   }
   for (const Layout layout : {nchw, nhwc}) swept.push_back(problem(Operation::inference, layout, {16, 128, 28, 28}, threads));
   swept.push_back(problem(Operation::inference, nchw, {32, 64, 56, 56}, threads));
-  return {knob("l2_bytes", &Tuning::l2_bytes, around, of_sizes(Operation::training, nchw, now.l2_bytes, {0.5, 1, 2, 4}, 1, 7)),
+  return {knob("l2_bytes", &Tuning::l2_bytes, around, of_sizes(Operation::training, nchw, now.l2_bytes, {0.5, 1, 2, 4}, 1, 5)),
           knob("l3_bytes", &Tuning::l3_bytes, around,
                of_sizes(Operation::training, nhwc, now.l3_bytes, beside_l3, 1) +
                    of_sizes(Operation::inference, nchw, now.l3_bytes, beside_l3, threads)),
@@ -94,8 +95,8 @@ std::vector<Knob> knobs(const Tuning& now, int threads) {
           knob("training_stream_share", &Tuning::training_stream_share, around,
                of_sizes(Operation::training, nchw, now.l3_bytes, beside_l3, 1) +
                    of_sizes(Operation::training, nhwc, now.l3_bytes, beside_l3, threads)),
-          knob("plane_group_bytes", &Tuning::plane_group_bytes, around, large_planes),
-          knob("column_group_bytes", &Tuning::column_group_bytes, around, small_planes),
+          knob("plane_group_bytes", &Tuning::plane_group_bytes, around, planes),
+          knob("column_group_bytes", &Tuning::column_group_bytes, around, smallest_planes),
           knob("reverse_block_bytes", &Tuning::reverse_block_bytes, around,
                of_sizes(Operation::training, nhwc, now.l3_bytes, {0.75, 1, 1.5}, 1) +
                    of_sizes(Operation::training, nhwc, now.l3_bytes, {1}, threads)),

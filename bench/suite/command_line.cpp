@@ -147,7 +147,7 @@ std::vector<Row> rows_of(const Texts& texts) {
 }
 
 std::string names_of_panels() {
-  std::string text = "quick (the default without --shape), full";
+  std::string text = "quick (the default without --shape), full, odd (odd numbers beside round ones)";
   for (const Network& network : networks()) text.append(", ").append(network.name);
   return text;
 }

@@ -25,6 +25,17 @@ const std::vector<Extents>& quick() {
   return shapes;
 }
 
+// A round shape and then those to compare with it, byte by byte: odd channels, odd planes, one image, one channel, many
+// channels.
+const std::vector<Extents>& odd() {
+  static const std::vector<Extents> shapes = {{32, 16, 56, 56},  {32, 17, 56, 56},  {32, 32, 56, 56},   {32, 33, 56, 56},
+                                              {32, 96, 28, 28},  {32, 100, 28, 28}, {32, 256, 28, 28},  {32, 257, 28, 28},
+                                              {32, 64, 56, 56},  {32, 64, 57, 57},  {32, 1024, 8, 8},   {32, 1024, 13, 5},
+                                              {32, 1024, 7, 7},  {32, 8192, 7, 7},  {32, 64, 112, 112}, {1, 2048, 112, 112},
+                                              {32, 1, 896, 896}, {4096, 1024},      {4096, 1023}};
+  return shapes;
+}
+
 }  // namespace
 
 const std::vector<Network>& networks() {
@@ -45,12 +56,13 @@ const std::vector<Network>& networks() {
 
 std::vector<Extents> panel(const std::string& name) {
   if (name == "quick") return quick();
+  if (name == "odd") return odd();
   std::vector<Extents> shapes;
   for (const Network& network : networks()) {
     if (name == network.name || name == "full") shapes.insert(shapes.end(), network.shapes.begin(), network.shapes.end());
   }
   if (!shapes.empty()) return shapes;
-  std::string known = "quick, full";
+  std::string known = "quick, full, odd";
   for (const Network& network : networks()) known.append(", ").append(network.name);
   throw std::invalid_argument("unknown panel '" + name + "', known are " + known);
 }
