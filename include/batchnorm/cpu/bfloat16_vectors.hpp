@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Several vectors of float at a time from and to bfloat16. Two that are stored together share the work of packing, and one
-// comparison looks for NaN in all of them.
+// Several vectors of float at a time from and to bfloat16. Two that are stored together share the work of packing and a
+// comparison that looks for NaN in both.
 
 #include <batchnorm/cpu/intrinsics.hpp>
 

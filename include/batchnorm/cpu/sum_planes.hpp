@@ -147,8 +147,8 @@ class RunSums {
 inline constexpr std::int64_t long_run = 128;
 
 /// For each of `channels` channels, adds the sums over `images` runs of `length` values. Memory order: image by image, channel
-/// by channel. Values of 2 bytes in long runs are widened to float in the first-level cache, from where they
-/// become doubles with less work than from a register. is_short: length < long_run.
+/// by channel. Values of 2 bytes in long runs are widened to float in the first-level cache, from where they become doubles with
+/// less work than from a register. is_short: length < long_run.
 template <Element T, class Summation, bool is_short, class Companion = NoCompanion>
 struct SumPlanes {
   static constexpr int inputs = Summation::inputs;
