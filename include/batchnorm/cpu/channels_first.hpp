@@ -45,11 +45,8 @@ class PlaneBlocks {
   void sums(std::int64_t index, std::int64_t first, std::int64_t channels, std::int64_t room, const Arrays& to, double* scratch,
             Companion& companion) const noexcept {
     const Block block = block_at(reduction_.geometry, reduction_.partition, index);
-    for (double* constant : to.constant) std::fill_n(constant, room, 0.0);
-    for (double* sum : to.sum) std::fill_n(sum, room, 0.0);
-    reduction_.statistic.begin(machine_.isa, reduction_, block, first, channels, to);
-    add(block, first, channels, to, scratch, companion);
-    if (reduction_.statistic.refine(machine_.isa, block, channels, to)) add(block, first, channels, to, scratch, companion);
+    sum_block(machine_, reduction_, block, first, channels, room, to,
+              [&] { add(block, first, channels, to, scratch, companion); });
   }
 
  private:

@@ -31,11 +31,7 @@ class RowBlocks {
   void sums(std::int64_t index, std::int64_t first, std::int64_t channels, std::int64_t room, const Arrays& to,
             double* scratch) const noexcept {
     const Block block = block_at(reduction_.geometry, reduction_.partition, index);
-    for (double* constant : to.constant) std::fill_n(constant, room, 0.0);
-    for (double* sum : to.sum) std::fill_n(sum, room, 0.0);
-    reduction_.statistic.begin(machine_.isa, reduction_, block, first, channels, to);
-    add(block, first, channels, to, scratch);
-    if (reduction_.statistic.refine(machine_.isa, block, channels, to)) add(block, first, channels, to, scratch);
+    sum_block(machine_, reduction_, block, first, channels, room, to, [&] { add(block, first, channels, to, scratch); });
   }
 
  private:

@@ -97,6 +97,19 @@ struct Reduction {
   BitReader bit_reader() const noexcept { return {bits, bits == nullptr ? 0 : geometry.elements()}; }
 };
 
+/// Constants and sums of one block for channels [first, first + channels), in arrays with room for `room` channels. `add` adds
+/// the values of the block; once more where the statistic refines its constants.
+template <Element T, class Statistic, class Add>
+void sum_block(const Machine& machine, const Reduction<T, Statistic>& reduction, const Block& block, std::int64_t first,
+               std::int64_t channels, std::int64_t room, const SumArrays<typename Statistic::Summation>& to,
+               const Add& add) noexcept {
+  for (double* constant : to.constant) std::fill_n(constant, room, 0.0);
+  for (double* sum : to.sum) std::fill_n(sum, room, 0.0);
+  reduction.statistic.begin(machine.isa, reduction, block, first, channels, to);
+  add();
+  if (reduction.statistic.refine(machine.isa, block, channels, to)) add();
+}
+
 /// An operation on every element.
 template <Element T, class Op>
 struct Elementwise {
