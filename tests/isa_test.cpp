@@ -114,8 +114,15 @@ TEST_F(EnvironmentDeathTest, NamesTheInstructionSet) {
   }
 }
 
-TEST_F(EnvironmentDeathTest, EmptyOrAbsentMeansTheBest) {
-  const std::string best = "active: " + std::string(to_string(available_isas().back())) + "\n";
+TEST(InstructionSets, PreferredOneIsAvailableAndHasFusedMultiplyAddWhereTheProcessorHas) {
+  const auto isas = available_isas();
+  const Isa preferred = batchnorm::preferred_isa();
+  EXPECT_NE(std::find(isas.begin(), isas.end(), preferred), isas.end());
+  EXPECT_GE(preferred, (std::min)(isas.back(), Isa::x86_64_v3));
+}
+
+TEST_F(EnvironmentDeathTest, EmptyOrAbsentMeansThePreferredOne) {
+  const std::string best = "active: " + std::string(to_string(batchnorm::preferred_isa())) + "\n";
   setenv("BATCHNORM_ISA", "", 1);
   EXPECT_EXIT(print_active(), testing::ExitedWithCode(0), best);
   unsetenv("BATCHNORM_ISA");
