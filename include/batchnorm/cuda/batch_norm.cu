@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+
+// Batch normalization on a CUDA device: the kernels around the bodies in the .cuh files, and their launches. Compile with
+// -std=c++20 -fmad=false.
+
+#include <cuda_runtime.h>
+
+#include <batchnorm/cuda/dispatch.hpp>
+#include <batchnorm/cuda/library.hpp>
+
+namespace batchnorm::cuda {
+namespace {
+
+template <class Body>
+__global__ void __launch_bounds__(Body::max_threads) kernel(const Body body) {
+  CudaAccelerator accelerator;
+  body(accelerator);
+}
+
+void check(cudaError_t status, const char* call) {
+  if (status != cudaSuccess) throw CudaError(call, status, cudaGetErrorName(status), cudaGetErrorString(status));
+}
+
+int attribute(cudaDeviceAttr which, int device) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+  return value;
+}
+
+/// The current device.
+struct Current {
+  Device device;
+  Policy policy;
+
+  Current() {
+    int id = 0;
+    check(cudaGetDevice(&id), "cudaGetDevice");
+    const int capability =
+        10 * attribute(cudaDevAttrComputeCapabilityMajor, id) + attribute(cudaDevAttrComputeCapabilityMinor, id);
+    device.multiprocessors = attribute(cudaDevAttrMultiProcessorCount, id);
+    device.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, id);
+    device.shared_bytes_of_multiprocessor = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, id);
+    // 8 blocks are what every device with clusters takes.
+    device.largest_cluster = attribute(cudaDevAttrClusterLaunch, id) != 0 ? 8 : 1;
+    policy = policy_of(capability);
+  }
+};
+
+class Runtime {
+ public:
+  explicit Runtime(Stream stream) : stream_(stream) {}
+
+  template <class Body>
+  void launch(const Body& body, const Launch& launch) const {
+    const auto* function = reinterpret_cast<const void*>(&kernel<Body>);
+    constexpr int granted = 48 << 10;  // what every kernel may have without asking
+    if (launch.shared_bytes > granted) {
+      check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, launch.shared_bytes),
+            "cudaFuncSetAttribute");
+    }
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(static_cast<unsigned>(launch.blocks));
+    config.blockDim = dim3(static_cast<unsigned>(launch.threads));
+    config.dynamicSmemBytes = static_cast<std::size_t>(launch.shared_bytes);
+    config.stream = stream_;
+    cudaLaunchAttribute cluster{};
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = static_cast<unsigned>(launch.cluster);
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    if (launch.cluster > 1) {
+      config.attrs = &cluster;
+      config.numAttrs = 1;
+    }
+    Body own = body;
+    void* arguments[] = {&own};
+    check(cudaLaunchKernelExC(&config, function, arguments), "cudaLaunchKernelExC");
+  }
+
+  void clear(void* p, std::size_t bytes) const { check(cudaMemsetAsync(p, 0, bytes, stream_), "cudaMemsetAsync"); }
+
+ private:
+  Stream stream_;
+};
+
+template <class Call>
+void run_forward(const Call& call, void* workspace, Stream stream) {
+  const Current current;
+  const Runtime runtime(stream);
+  cuda::forward(runtime, call, workspace, current.device, current.policy);
+}
+
+template <class Call>
+void run_backward(const Call& call, void* workspace, Stream stream) {
+  const Current current;
+  const Runtime runtime(stream);
+  cuda::backward(runtime, call, workspace, current.device, current.policy);
+}
+
+template <class T>
+std::size_t bytes_of(const Geometry& g) {
+  const Current current;
+  return cuda::workspace_bytes<T>(g, current.device, current.policy);
+}
+
+}  // namespace
+
+namespace library {
+
+template <>
+std::size_t workspace_bytes<float>(const Geometry& g) {
+  return bytes_of<float>(g);
+}
+template <>
+std::size_t workspace_bytes<double>(const Geometry& g) {
+  return bytes_of<double>(g);
+}
+template <>
+std::size_t workspace_bytes<Half>(const Geometry& g) {
+  return bytes_of<Half>(g);
+}
+template <>
+std::size_t workspace_bytes<BFloat16>(const Geometry& g) {
+  return bytes_of<BFloat16>(g);
+}
+
+void forward(const ForwardCall<float>& call, void* workspace, Stream stream) { run_forward(call, workspace, stream); }
+void forward(const ForwardCall<double>& call, void* workspace, Stream stream) { run_forward(call, workspace, stream); }
+void forward(const ForwardCall<Half>& call, void* workspace, Stream stream) { run_forward(call, workspace, stream); }
+void forward(const ForwardCall<BFloat16>& call, void* workspace, Stream stream) { run_forward(call, workspace, stream); }
+void backward(const BackwardCall<float>& call, void* workspace, Stream stream) { run_backward(call, workspace, stream); }
+void backward(const BackwardCall<double>& call, void* workspace, Stream stream) { run_backward(call, workspace, stream); }
+void backward(const BackwardCall<Half>& call, void* workspace, Stream stream) { run_backward(call, workspace, stream); }
+void backward(const BackwardCall<BFloat16>& call, void* workspace, Stream stream) { run_backward(call, workspace, stream); }
+
+}  // namespace library
+}  // namespace batchnorm::cuda

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Training that reads x once: a channel (a tile of channels) lies in the shared memory of a cluster of blocks between its sums
+// and the operation on each element.
+
+#include <batchnorm/cuda/sweep.cuh>
+
+namespace batchnorm::cuda {
+
+/// The shared memory of a block: `chunks` chunks, the sums of its warps (of `sums` of them), the fields and coefficients of
+/// `channels` channels.
+struct ResidentLayout {
+  std::int64_t chunks;
+  int sums, channels;
+
+  static constexpr int fields = MomentStatistic<double>::fields, coefficients = Normalization<double>::coefficients;
+
+  BATCHNORM_HOST_DEVICE std::int64_t sums_at() const { return chunks * 16; }
+  BATCHNORM_HOST_DEVICE std::int64_t fields_at() const { return sums_at() + sums * 16; }
+  BATCHNORM_HOST_DEVICE std::int64_t coefficients_at() const { return fields_at() + channels * fields * 8; }
+  BATCHNORM_HOST_DEVICE std::int64_t bytes() const { return coefficients_at() + channels * coefficients * 8; }
+};
+
+/// Channels first: a cluster for each channel, a slice of its slots for each block.
+template <class T>
+struct ResidentPlanes {
+  static constexpr int max_threads = 512;
+  static constexpr int size = chunk_size<T>;
+  using C = Compute<T>;
+  using Statistic = MomentStatistic<T>;
+
+  Normalization<T> operation;
+  Geometry geometry;
+  Alignment alignment;
+  PlaneSlots slots;  ///< per_slice a multiple of 8: what a byte of the mask covers stays in one warp
+  ForwardChannels<Parameter<T>> channels;
+
+  BATCHNORM_HOST_DEVICE ResidentLayout layout(int threads) const { return {slots.per_slice, threads / warp_size * 2, 1}; }
+
+  template <class Accelerator>
+  BATCHNORM_DEVICE void operator()(Accelerator& a) const {
+    using Sum = SumOf<T, Accelerator>;
+    const Geometry g = geometry;
+    const ResidentLayout layout = this->layout(a.block_size());
+    auto* chunks = reinterpret_cast<Chunk*>(a.shared());
+    auto* sums = reinterpret_cast<Sum*>(a.shared() + layout.sums_at());
+    auto* fields = reinterpret_cast<double*>(a.shared() + layout.fields_at());
+    auto* shared_coefficients = reinterpret_cast<C*>(a.shared() + layout.coefficients_at());
+
+    const std::int64_t channel = a.block_rank() / a.cluster_size();
+    const int slice = a.cluster_rank(), threads = a.block_size();
+    const std::int64_t all = g.n * slots.per_plane, unbounded = slice * slots.per_slice;
+    const std::int64_t begin = unbounded < all ? unbounded : all;
+    const std::int64_t end = begin + slots.per_slice < all ? begin + slots.per_slice : all;
+    const std::int64_t before = elements_before<T>(g, alignment, slots.per_plane, channel, begin);
+    const std::int64_t count = elements_before<T>(g, alignment, slots.per_plane, channel, end) - before;
+    const Statistic statistic{operation.x};
+    C pivot = 0;
+    if (count > 0) pivot = statistic.constant(channel, first_element<T>(g, alignment, slots.per_plane, channel, begin));
+
+    Sum sum[2];
+    SlotWalk walk(begin + a.thread_rank(), threads, slots.per_plane);
+    for (std::int64_t q = begin + a.thread_rank(); q < end; q += threads) {
+      const Slot slot = walk.template slot<T>(g, alignment, channel);
+      const Elements<T> in = load_elements<T, true>(a, operation.x, slot.first, slot.begin, slot.end, alignment.aligned);
+      chunks[q - begin] = in.chunk();
+      BATCHNORM_UNROLLED
+      for (int k = 0; k < size; ++k) {
+        if (slot.first + k >= slot.begin && slot.first + k < slot.end) statistic.add(sum, in, k, pivot);
+      }
+      walk.step();
+    }
+    add_threads(a, sum, sums);
+    if (a.thread_rank() == 0) Statistic::store({fields, 1}, count, sum, pivot);
+
+    a.cluster_sync();  // the fields of all slices are there
+    if (a.thread_rank() < warp_size) {
+      const ChannelMoments moments = merge_moments<T>(a, a.cluster_size(), g.values(), [&](int f, std::int64_t b) -> double {
+        return *a.cluster_shared(fields + f, static_cast<int>(b));
+      });
+      if (a.thread_rank() == 0) {
+        if (slice == 0) write_statistics(channels, channel, moments);
+        write_coefficients(channels, channel, moments, Coefficients<C>{shared_coefficients, 1}, 0);
+      }
+    }
+    a.cluster_sync();  // and read: a block may end; the coefficients are there
+
+    C coefficient[Normalization<T>::coefficients];
+    for (int k = 0; k < Normalization<T>::coefficients; ++k) coefficient[k] = shared_coefficients[k];
+    const int lane = a.thread_rank() % warp_size;
+    SlotWalk again(begin + a.thread_rank(), threads, slots.per_plane);
+    for (std::int64_t q = begin + a.thread_rank(); q - lane < end; q += threads) {  // whole warps
+      Slot slot{0, 0, 0};
+      typename Normalization<T>::Inputs in;
+      if (q < end) {
+        slot = again.template slot<T>(g, alignment, channel);
+        in.x = Elements<T>::of(chunks[q - begin]);
+        operation.load_rest(a, in, slot.first, slot.begin, slot.end, alignment.aligned);
+      }
+      typename Normalization<T>::Outputs out;
+      BATCHNORM_UNROLLED
+      for (int k = 0; k < size; ++k) {
+        if (slot.first + k >= slot.begin && slot.first + k < slot.end) operation.apply(in, k, coefficient, out);
+      }
+      operation.store(a, out, slot.first, slot.begin, slot.end, alignment.aligned);
+      again.step();
+    }
+  }
+};
+
+/// Channels last: a cluster for each tile of channels, `across` threads side by side, a slice of rows for each block.
+template <class T>
+struct ResidentRows {
+  static constexpr int max_threads = 256;
+  static constexpr int size = chunk_size<T>, count = Normalization<T>::coefficients;
+  using C = Compute<T>;
+  using Statistic = MomentStatistic<T>;
+
+  Normalization<T> operation;
+  Geometry geometry;
+  bool aligned;       ///< each row begins with a chunk
+  int across;         ///< a power of two, at most 32
+  std::int64_t rows;  ///< of a block
+  ForwardChannels<Parameter<T>> channels;
+
+  BATCHNORM_HOST_DEVICE int width() const { return across * size; }
+  BATCHNORM_HOST_DEVICE std::int64_t tiles() const { return (geometry.c + width() - 1) / width(); }
+  BATCHNORM_HOST_DEVICE ResidentLayout layout(int threads) const {
+    return {rows * across, threads / warp_size * width() * 2, width()};
+  }
+
+  template <class Accelerator>
+  BATCHNORM_DEVICE void operator()(Accelerator& a) const {
+    using Sum = SumOf<T, Accelerator>;
+    const Geometry g = geometry;
+    const ResidentLayout layout = this->layout(a.block_size());
+    auto* chunks = reinterpret_cast<Chunk*>(a.shared());
+    auto* sums = reinterpret_cast<Sum*>(a.shared() + layout.sums_at());
+    const Partials fields{reinterpret_cast<double*>(a.shared() + layout.fields_at()), 1, width()};
+    const Coefficients<C> coefficients{reinterpret_cast<C*>(a.shared() + layout.coefficients_at()), width()};
+
+    const std::int64_t first_channel = a.block_rank() / a.cluster_size() * width();
+    const std::int64_t unbounded = a.cluster_rank() * rows;
+    const std::int64_t begin = unbounded < g.n ? unbounded : g.n;
+    const std::int64_t end = begin + rows < g.n ? begin + rows : g.n;
+    const int column = a.thread_rank() % across, down = a.thread_rank() / across, step = a.block_size() / across;
+    const std::int64_t own = first_channel + column * size;
+    const Statistic statistic{operation.x};
+    const auto pivot_of = [&](std::int64_t channel) -> C {
+      return begin < end && channel < g.c ? statistic.constant(channel, begin * g.c + channel) : 0;
+    };
+
+    C pivot[size];
+    Sum sum[size][2];
+    BATCHNORM_UNROLLED
+    for (int k = 0; k < size; ++k) pivot[k] = pivot_of(own + k);
+    for (std::int64_t row = begin + down; row < end && own < g.c; row += step) {
+      const std::int64_t first = row * g.c + own;
+      const Elements<T> in = load_elements<T, true>(a, operation.x, first, first, (row + 1) * g.c, aligned);
+      chunks[(row - begin) * across + column] = in.chunk();
+      BATCHNORM_UNROLLED
+      for (int k = 0; k < size; ++k) {
+        if (own + k < g.c) statistic.add(sum[k], in, k, pivot[k]);
+      }
+    }
+    add_rows(a, sum, sums, across);
+    a.sync();
+    const WarpPlace place = WarpPlace::of(a);
+    for (int e = a.thread_rank(); e < width(); e += a.block_size()) {
+      if (first_channel + e >= g.c) break;
+      Sum total[2];
+      total_of_warps(sums, place.warps, width(), e, total);
+      Statistic::store({&fields.at(0, 0, e), fields.channels}, end - begin, total, pivot_of(first_channel + e));
+    }
+
+    a.cluster_sync();  // the fields of all slices are there
+    for (int e = place.warp; e < width() && first_channel + e < g.c; e += place.warps) {
+      const ChannelMoments moments = merge_moments<T>(a, a.cluster_size(), g.n, [&](int f, std::int64_t b) -> double {
+        return *a.cluster_shared(&fields.at(f, 0, e), static_cast<int>(b));
+      });
+      if (place.lane != 0) continue;
+      if (a.cluster_rank() == 0) write_statistics(channels, first_channel + e, moments);
+      write_coefficients(channels, first_channel + e, moments, coefficients, e);
+    }
+    a.cluster_sync();  // and read: a block may end; the coefficients are there
+
+    C coefficient[size][count];
+    BATCHNORM_UNROLLED
+    for (int k = 0; k < size; ++k) {
+      for (int j = 0; j < count; ++j) coefficient[k][j] = own + k < g.c ? coefficients.at(j, column * size + k) : 0;
+    }
+    for (std::int64_t some = begin; some < end; some += step) {  // whole warps
+      const std::int64_t row = some + down, first = row * g.c + own;
+      const bool is_inside = row < end && own < g.c;
+      const std::int64_t last = is_inside ? (row + 1) * g.c : first;
+      typename Normalization<T>::Inputs in;
+      typename Normalization<T>::Outputs out;
+      if (is_inside) {
+        in.x = Elements<T>::of(chunks[(row - begin) * across + column]);
+        operation.load_rest(a, in, first, first, last, aligned);
+        BATCHNORM_UNROLLED
+        for (int k = 0; k < size; ++k) {
+          if (own + k < g.c) operation.apply(in, k, coefficient[k], out);
+        }
+      }
+      operation.store(a, out, first, first, last, aligned);
+    }
+  }
+};
+
+}  // namespace batchnorm::cuda
