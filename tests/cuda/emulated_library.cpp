@@ -37,6 +37,7 @@ class SlowDoubles {
   void cluster_sync(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const {
     thread_.cluster_sync(file, line);
   }
+  void grid_sync(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const { thread_.grid_sync(file, line); }
   template <class V>
   V shuffle_xor(V value, int lane_mask, const char* file = __builtin_FILE(), int line = __builtin_LINE()) const {
     return thread_.shuffle_xor(value, lane_mask, file, line);

@@ -10,18 +10,23 @@ using namespace support;
 
 /// Devices whose plans differ.
 struct Kind {
-  const char* name;
-  EmulatedDevice device;
+  const char* name = "";
+  EmulatedDevice device{};
 };
 
 std::vector<Kind> kinds() {
-  std::vector<Kind> result{
-      {"clusters", {}}, {"no clusters, small shared memory", {}}, {"slow doubles", {}}, {"many slices", {}}};
+  std::vector<Kind> result(5);
+  result[0].name = "clusters";
+  result[1].name = "no clusters, small shared memory";
+  result[2].name = "slow doubles";
+  result[3].name = "many slices";
+  result[4].name = "a grid";
   result[1].device.device.largest_cluster = 1;
   result[1].device.device.shared_bytes = 1 << 10;
   result[2].device.adds_doubles_fast = false;
   result[3].device.device.shared_bytes = 0;
   result[3].device.policy.most_slice_chunks = 16;
+  result[4].device.device = {.multiprocessors = 6, .largest_cluster = 0};
   return result;
 }
 

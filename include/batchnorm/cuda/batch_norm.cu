@@ -11,8 +11,18 @@
 namespace batchnorm::cuda {
 namespace {
 
+/// Blocks of a multiprocessor that registers are saved for; 0: as the compiler thinks best.
 template <class Body>
-__global__ void __launch_bounds__(Body::max_threads) kernel(const Body body) {
+constexpr int least_blocks() {
+  if constexpr (requires { Body::least_blocks; }) {
+    return Body::least_blocks;
+  } else {
+    return 0;
+  }
+}
+
+template <class Body>
+__global__ void __launch_bounds__(Body::max_threads, least_blocks<Body>()) kernel(const Body body) {
   CudaAccelerator accelerator;
   body(accelerator);
 }
@@ -42,6 +52,7 @@ struct Current {
     device.shared_bytes_of_multiprocessor = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, id);
     // 8 blocks are what every device with clusters takes.
     device.largest_cluster = attribute(cudaDevAttrClusterLaunch, id) != 0 ? 8 : 1;
+    device.cooperates = attribute(cudaDevAttrCooperativeLaunch, id) != 0;
     policy = policy_of(capability);
   }
 };
@@ -63,14 +74,17 @@ class Runtime {
     config.blockDim = dim3(static_cast<unsigned>(launch.threads));
     config.dynamicSmemBytes = static_cast<std::size_t>(launch.shared_bytes);
     config.stream = stream_;
-    cudaLaunchAttribute cluster{};
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = static_cast<unsigned>(launch.cluster);
-    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    cudaLaunchAttribute attribute{};
     if (launch.cluster > 1) {
-      config.attrs = &cluster;
-      config.numAttrs = 1;
+      attribute.id = cudaLaunchAttributeClusterDimension;
+      attribute.val.clusterDim.x = static_cast<unsigned>(launch.cluster);
+      attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    } else if (launch.cooperative) {
+      attribute.id = cudaLaunchAttributeCooperative;
+      attribute.val.cooperative = 1;
     }
+    config.attrs = &attribute;
+    config.numAttrs = launch.cluster > 1 || launch.cooperative ? 1 : 0;
     Body own = body;
     void* arguments[] = {&own};
     check(cudaLaunchKernelExC(&config, function, arguments), "cudaLaunchKernelExC");

@@ -18,7 +18,7 @@ namespace batchnorm::cuda {
 template <class T>
 std::size_t workspace_bytes(const Geometry& g, const Device& device, const Policy& policy) {
   if (g.elements() == 0) return 0;
-  std::int64_t slices = 0;
+  std::int64_t slices = grid_team_size<T>(g, device, policy);
   for (const Alignment& alignment : {Alignment{0, true}, Alignment{1, true}}) {
     slices = std::max(slices, plan_of_sums<T>(g, alignment, device, policy).slices);
   }
@@ -66,17 +66,16 @@ void sweep(Runtime& runtime, const Geometry& g, const Alignment& alignment, cons
   }
 }
 
-template <class T, class Runtime>
+template <class T, class Runtime, class Team>
 void train_resident(Runtime& runtime, const ForwardCall<T>& f, const Normalization<T>& operation, const Alignment& alignment,
-                    const ResidentPlan& plan) {
+                    const ResidentPlan& plan, const Team& team, const Launch& launch) {
   const Geometry& g = f.geometry;
-  const Launch launch{plan.blocks, plan.threads, static_cast<int>(plan.shared_bytes), plan.cluster};
   if (g.channels_last) {
     const bool aligned = alignment.aligned && alignment.shift == 0 && g.c % chunk_size<T> == 0;
-    runtime.launch(ResidentRows<T>{operation, g, aligned, plan.across, plan.per_slice, f.channels}, launch);
+    runtime.launch(ResidentRows<T, Team>{operation, g, aligned, plan.across, plan.per_slice, f.channels, team}, launch);
   } else {
     const std::int64_t per_plane = PlaneSlots::slots_of_plane(g.s, chunk_size<T>, alignment);
-    runtime.launch(ResidentPlanes<T>{operation, g, alignment, {per_plane, plan.per_slice}, f.channels}, launch);
+    runtime.launch(ResidentPlanes<T, Team>{operation, g, alignment, {per_plane, plan.per_slice}, f.channels, team}, launch);
   }
 }
 
@@ -110,7 +109,16 @@ void forward(Runtime& runtime, const ForwardCall<T>& f, void* workspace, const D
     return;
   }
   const ResidentPlan resident = plan_resident<T>(g, alignment, f.mask != nullptr, device, policy);
-  if (resident.cluster > 0) return detail::train_resident(runtime, f, operation, alignment, resident);
+  Launch launch{resident.blocks, resident.threads, static_cast<int>(resident.shared_bytes)};
+  if (resident.team == ResidentPlan::cluster) {
+    launch.cluster = resident.size;
+    return detail::train_resident(runtime, f, operation, alignment, resident, ClusterTeam{}, launch);
+  }
+  if (resident.team == ResidentPlan::grid) {
+    launch.cooperative = true;
+    const GridTeam team{detail::Workspace<T>(workspace, resident.size, g.c).partials};
+    return detail::train_resident(runtime, f, operation, alignment, resident, team, launch);
+  }
   const SumPlan plan = plan_of_sums<T>(g, alignment, device, policy);
   const detail::Workspace<T> parts(workspace, plan.slices, g.c);
   detail::sum<T>(runtime, g, alignment, MomentStatistic<T>{f.x}, plan, parts.partials, policy);

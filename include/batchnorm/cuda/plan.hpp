@@ -19,6 +19,7 @@ struct Device {
   int shared_bytes = 227 << 10;  ///< that a block may have
   int shared_bytes_of_multiprocessor = 228 << 10;
   int largest_cluster = 8;  ///< 1 where there are no clusters
+  bool cooperates = true;   ///< takes cooperative launches
 };
 
 /// Tuning numbers of one kind of device; they change the time, and where they change slices, the last bits of a result.
@@ -57,6 +58,12 @@ Alignment alignment_of(std::initializer_list<const T*> tensors, bool exact) {
   return {std::max(shift, 0), true};
 }
 
+/// Chunks of a row, rounded up to a power of two.
+template <class T>
+std::int64_t padded_chunks(std::int64_t channels) {
+  return static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(divide_up(channels, chunk_size<T>))));
+}
+
 /// How sums are cut.
 struct SumPlan {
   std::int64_t slices = 1;
@@ -74,8 +81,7 @@ SumPlan plan_of_sums(const Geometry& g, const Alignment& alignment, const Device
   SumPlan plan;
   std::int64_t all, least, most;  // of a slice
   if (g.channels_last) {
-    const auto needed = static_cast<std::uint64_t>(divide_up(g.c, size));
-    plan.across = static_cast<int>(std::min<std::uint64_t>(std::bit_ceil(needed), static_cast<unsigned>(policy.across)));
+    plan.across = static_cast<int>(std::min<std::int64_t>(padded_chunks<T>(g.c), policy.across));
     plan.tiles = divide_up(g.c, plan.across * size);
     all = g.n;
     least = std::int64_t{policy.threads} / plan.across * 8;
@@ -93,61 +99,75 @@ SumPlan plan_of_sums(const Geometry& g, const Alignment& alignment, const Device
   return plan;
 }
 
-/// How training with one read is cut; cluster 0: it does not fit.
+/// How training with one read is cut.
 struct ResidentPlan {
-  int cluster = 0, threads = 0, across = 1;
-  std::int64_t per_slice = 0, blocks = 0;
-  std::int64_t shared_bytes = 0;
+  enum Team { none, cluster, grid };  ///< none: it does not fit, or leaves too much of the device idle
+
+  Team team = none;
+  int size = 1;  ///< blocks of a team
+  int threads = 0, across = 1;
+  std::int64_t per_slice = 0, blocks = 0, shared_bytes = 0;
 };
 
+/// Cut among teams of that size.
+template <class T>
+ResidentPlan cut_resident(const Geometry& g, const Alignment& alignment, ResidentPlan::Team team, int size, int across,
+                          const Policy& policy) {
+  ResidentPlan plan{team, size, policy.threads, across};
+  if (g.channels_last) {
+    plan.per_slice = divide_up(g.n, size);
+    plan.blocks = divide_up(g.c, across * chunk_size<T>) * size;
+    plan.shared_bytes = layout_of_rows<T>(plan.per_slice, across, plan.threads).bytes();
+  } else {
+    const std::int64_t all = g.n * PlaneSlots::slots_of_plane(g.s, chunk_size<T>, alignment);
+    plan.per_slice = round_up(divide_up(all, size), 8);
+    plan.threads = static_cast<int>(std::min<std::int64_t>(policy.resident_threads, round_up(plan.per_slice, warp_size)));
+    plan.blocks = g.c * size;
+    plan.shared_bytes = layout_of_planes(plan.per_slice, plan.threads).bytes();
+  }
+  return plan;
+}
+
+/// Blocks of a team of a cooperative grid: one block for each multiprocessor, so that all are resident at once.
+template <class T>
+int grid_team_size(const Geometry& g, const Device& device, const Policy& policy) {
+  const std::int64_t teams =
+      g.channels_last ? divide_up(g.c, std::min<std::int64_t>(padded_chunks<T>(g.c), policy.across) * chunk_size<T>) : g.c;
+  return device.cooperates ? static_cast<int>(device.multiprocessors / std::max<std::int64_t>(teams, 1)) : 0;
+}
+
+/// A cluster, the smaller the better, as long as half of the multiprocessors have a block; for what leaves them idle, a
+/// cooperative grid.
 template <class T>
 ResidentPlan plan_resident(const Geometry& g, const Alignment& alignment, bool writes_mask, const Device& device,
                            const Policy& policy) {
-  constexpr int size = chunk_size<T>;
+  if (writes_mask && (g.channels_last ? g.c : g.s) % 8 != 0) return {};  // a byte would span two channels, or two rows
+  const bool is_small = g.elements() * static_cast<std::int64_t>(sizeof(T)) <= policy.small_bytes;
+  // Threads side by side have whole bytes of a mask, and a sector of memory (32 bytes) where there is so much.
+  const auto widest = static_cast<int>(std::min<std::int64_t>(padded_chunks<T>(g.c), policy.across));
+  const int narrowest = std::min(widest, std::max(2, 8 / chunk_size<T>));
+  const bool may_narrow = g.channels_last && widest >= 8 / chunk_size<T>;
+  const auto is_busy = [&](const ResidentPlan& plan) { return 2 * plan.blocks >= device.multiprocessors; };
+
   ResidentPlan best;
-  const std::int64_t bytes = g.elements() * static_cast<std::int64_t>(sizeof(T));
-  if (writes_mask && (g.channels_last ? g.c : g.s) % 8 != 0) return best;  // a byte would span two channels, or two rows
-  const std::int64_t budget =
-      std::min<std::int64_t>(device.shared_bytes, device.shared_bytes_of_multiprocessor / policy.resident_blocks - 1024);
-  const auto consider = [&](int cluster, std::int64_t limit, int across) {
-    ResidentPlan plan;
-    plan.cluster = cluster;
-    plan.across = across;
-    if (g.channels_last) {
-      const ResidentRows<T> body{{}, g, true, across, divide_up(g.n, cluster), {}};
-      plan.threads = std::min(policy.threads, body.max_threads);
-      plan.per_slice = body.rows;
-      plan.shared_bytes = body.layout(plan.threads).bytes();
-      plan.blocks = body.tiles() * cluster;
-    } else {
-      const std::int64_t all = g.n * PlaneSlots::slots_of_plane(g.s, size, alignment);
-      plan.per_slice = round_up(divide_up(all, cluster), 8);
-      plan.threads = static_cast<int>(std::min<std::int64_t>(policy.resident_threads, round_up(plan.per_slice, warp_size)));
-      plan.shared_bytes = ResidentPlanes<T>{{}, g, {}, {1, plan.per_slice}, {}}.layout(plan.threads).bytes();
-      plan.blocks = g.c * cluster;
-    }
-    const bool fits = plan.shared_bytes <= limit && plan.blocks <= INT32_MAX;
-    const bool is_busy = 2 * plan.blocks >= device.multiprocessors || bytes <= policy.small_bytes;
-    if (!fits || (best.cluster > 0 && best.blocks >= device.multiprocessors)) return;
-    if (is_busy && plan.blocks > best.blocks) best = plan;
-  };
-  const int narrowest = std::max(1, std::min(8 / size, policy.across));
-  for (const std::int64_t limit : {budget, std::int64_t{device.shared_bytes}}) {
-    for (int cluster = 1; cluster <= device.largest_cluster; cluster *= 2) {
-      if (!g.channels_last) {
-        consider(cluster, limit, 1);
-        continue;
-      }
-      const auto needed =
-          static_cast<int>(std::bit_ceil(static_cast<std::uint64_t>(divide_up(std::min<std::int64_t>(g.c, 1 << 20), size))));
-      for (int across = std::max(narrowest, std::min(needed, policy.across));
-           across >= std::min(2, needed) && across >= narrowest; across /= 2) {
-        consider(cluster, limit, across);
+  const std::int64_t shared_by_several = device.shared_bytes_of_multiprocessor / policy.resident_blocks - 1024;
+  for (const std::int64_t limit :
+       {std::min<std::int64_t>(device.shared_bytes, shared_by_several), std::int64_t{device.shared_bytes}}) {
+    for (int size = 1; size <= device.largest_cluster; size *= 2) {
+      for (int across = widest; across >= (may_narrow ? narrowest : widest); across /= 2) {
+        const ResidentPlan plan = cut_resident<T>(g, alignment, ResidentPlan::cluster, size, across, policy);
+        const bool fits = plan.shared_bytes <= limit && plan.blocks <= INT32_MAX;
+        const bool is_better =
+            best.team == ResidentPlan::none || (best.blocks < device.multiprocessors && plan.blocks > best.blocks);
+        if (fits && is_better && (is_small || is_busy(plan))) best = plan;
       }
     }
-    if (best.cluster > 0) break;
+    if (best.team != ResidentPlan::none) return best;
   }
-  return best;
+  const int size = grid_team_size<T>(g, device, policy);
+  if (size < 1) return {};
+  const ResidentPlan plan = cut_resident<T>(g, alignment, ResidentPlan::grid, size, widest, policy);
+  return plan.shared_bytes <= device.shared_bytes && is_busy(plan) ? plan : ResidentPlan{};
 }
 
 /// Blocks of a sweep: channels last, if possible so many that a thread meets the same channels again.

@@ -16,16 +16,88 @@ struct ResidentLayout {
 
   static constexpr int fields = MomentStatistic<double>::fields, coefficients = Normalization<double>::coefficients;
 
-  BATCHNORM_HOST_DEVICE std::int64_t sums_at() const { return chunks * 16; }
-  BATCHNORM_HOST_DEVICE std::int64_t fields_at() const { return sums_at() + sums * 16; }
-  BATCHNORM_HOST_DEVICE std::int64_t coefficients_at() const { return fields_at() + channels * fields * 8; }
-  BATCHNORM_HOST_DEVICE std::int64_t bytes() const { return coefficients_at() + channels * coefficients * 8; }
+  BATCHNORM_HOST_DEVICE constexpr std::int64_t sums_at() const { return chunks * 16; }
+  BATCHNORM_HOST_DEVICE constexpr std::int64_t fields_at() const { return sums_at() + sums * 16; }
+  BATCHNORM_HOST_DEVICE constexpr std::int64_t coefficients_at() const { return fields_at() + channels * fields * 8; }
+  BATCHNORM_HOST_DEVICE constexpr std::int64_t bytes() const { return coefficients_at() + channels * coefficients * 8; }
 };
 
-/// Channels first: a cluster for each channel, a slice of its slots for each block.
+BATCHNORM_HOST_DEVICE constexpr ResidentLayout layout_of_planes(std::int64_t per_slice, int threads) {
+  return {per_slice, threads / warp_size * 2, 1};
+}
 template <class T>
+BATCHNORM_HOST_DEVICE constexpr ResidentLayout layout_of_rows(std::int64_t rows, int across, int threads) {
+  const int width = across * chunk_size<T>;
+  return {rows * across, threads / warp_size * width * 2, width};
+}
+
+/// A cluster.
+struct ClusterTeam {
+  template <class Accelerator>
+  BATCHNORM_DEVICE std::int64_t number(Accelerator& a) const {
+    return a.block_rank() / a.cluster_size();
+  }
+  template <class Accelerator>
+  BATCHNORM_DEVICE std::int64_t rank(Accelerator& a) const {
+    return a.cluster_rank();
+  }
+  template <class Accelerator>
+  BATCHNORM_DEVICE std::int64_t size(Accelerator& a) const {
+    return a.cluster_size();
+  }
+  template <class Accelerator>
+  BATCHNORM_DEVICE void sync(Accelerator& a) const {
+    a.cluster_sync();
+  }
+  /// Where this block puts the fields of the channel that is number `own` of its own, `channel` of the tensor; `fields` are in
+  /// its shared memory.
+  template <class Accelerator>
+  BATCHNORM_DEVICE PartialView fields(Accelerator&, const Partials& fields, std::int64_t own, std::int64_t) const {
+    return {&fields.at(0, 0, own), fields.channels};
+  }
+  /// Field f of block `rank` of the team.
+  template <class Accelerator>
+  BATCHNORM_DEVICE double field(Accelerator& a, const Partials& fields, int f, std::int64_t rank, std::int64_t own,
+                                std::int64_t) const {
+    return *a.cluster_shared(&fields.at(f, 0, own), static_cast<int>(rank));
+  }
+};
+
+/// Blocks side by side of a cooperative grid.
+struct GridTeam {
+  Partials partials;  ///< a slice for each block of a team
+
+  template <class Accelerator>
+  BATCHNORM_DEVICE std::int64_t number(Accelerator& a) const {
+    return a.block_rank() / partials.slices;
+  }
+  template <class Accelerator>
+  BATCHNORM_DEVICE std::int64_t rank(Accelerator& a) const {
+    return a.block_rank() % partials.slices;
+  }
+  template <class Accelerator>
+  BATCHNORM_DEVICE std::int64_t size(Accelerator&) const {
+    return partials.slices;
+  }
+  template <class Accelerator>
+  BATCHNORM_DEVICE void sync(Accelerator& a) const {
+    a.grid_sync();
+  }
+  template <class Accelerator>
+  BATCHNORM_DEVICE PartialView fields(Accelerator& a, const Partials&, std::int64_t, std::int64_t channel) const {
+    return {&partials.at(0, rank(a), channel), partials.slices * partials.channels};
+  }
+  template <class Accelerator>
+  BATCHNORM_DEVICE double field(Accelerator&, const Partials&, int f, std::int64_t rank, std::int64_t,
+                                std::int64_t channel) const {
+    return partials.at(f, rank, channel);
+  }
+};
+
+/// Channels first: a team for each channel, a slice of its slots for each block.
+template <class T, class Team>
 struct ResidentPlanes {
-  static constexpr int max_threads = 512;
+  static constexpr int max_threads = 512, least_blocks = 2;
   static constexpr int size = chunk_size<T>;
   using C = Compute<T>;
   using Statistic = MomentStatistic<T>;
@@ -35,21 +107,20 @@ struct ResidentPlanes {
   Alignment alignment;
   PlaneSlots slots;  ///< per_slice a multiple of 8: what a byte of the mask covers stays in one warp
   ForwardChannels<Parameter<T>> channels;
-
-  BATCHNORM_HOST_DEVICE ResidentLayout layout(int threads) const { return {slots.per_slice, threads / warp_size * 2, 1}; }
+  Team team;
 
   template <class Accelerator>
   BATCHNORM_DEVICE void operator()(Accelerator& a) const {
     using Sum = SumOf<T, Accelerator>;
     const Geometry g = geometry;
-    const ResidentLayout layout = this->layout(a.block_size());
+    const ResidentLayout layout = layout_of_planes(slots.per_slice, a.block_size());
     auto* chunks = reinterpret_cast<Chunk*>(a.shared());
     auto* sums = reinterpret_cast<Sum*>(a.shared() + layout.sums_at());
-    auto* fields = reinterpret_cast<double*>(a.shared() + layout.fields_at());
+    const Partials fields{reinterpret_cast<double*>(a.shared() + layout.fields_at()), 1, 1};
     auto* shared_coefficients = reinterpret_cast<C*>(a.shared() + layout.coefficients_at());
 
-    const std::int64_t channel = a.block_rank() / a.cluster_size();
-    const int slice = a.cluster_rank(), threads = a.block_size();
+    const std::int64_t channel = team.number(a), slice = team.rank(a);
+    const int threads = a.block_size();
     const std::int64_t all = g.n * slots.per_plane, unbounded = slice * slots.per_slice;
     const std::int64_t begin = unbounded < all ? unbounded : all;
     const std::int64_t end = begin + slots.per_slice < all ? begin + slots.per_slice : all;
@@ -72,19 +143,19 @@ struct ResidentPlanes {
       walk.step();
     }
     add_threads(a, sum, sums);
-    if (a.thread_rank() == 0) Statistic::store({fields, 1}, count, sum, pivot);
+    if (a.thread_rank() == 0) Statistic::store(team.fields(a, fields, 0, channel), count, sum, pivot);
 
-    a.cluster_sync();  // the fields of all slices are there
+    team.sync(a);  // the fields of all slices are there
     if (a.thread_rank() < warp_size) {
-      const ChannelMoments moments = merge_moments<T>(a, a.cluster_size(), g.values(), [&](int f, std::int64_t b) -> double {
-        return *a.cluster_shared(fields + f, static_cast<int>(b));
+      const ChannelMoments moments = merge_moments<T>(a, team.size(a), g.values(), [&](int f, std::int64_t b) -> double {
+        return team.field(a, fields, f, b, 0, channel);
       });
       if (a.thread_rank() == 0) {
         if (slice == 0) write_statistics(channels, channel, moments);
         write_coefficients(channels, channel, moments, Coefficients<C>{shared_coefficients, 1}, 0);
       }
     }
-    a.cluster_sync();  // and read: a block may end; the coefficients are there
+    team.sync(a);  // and read: a block may end; the coefficients are there
 
     C coefficient[Normalization<T>::coefficients];
     for (int k = 0; k < Normalization<T>::coefficients; ++k) coefficient[k] = shared_coefficients[k];
@@ -109,10 +180,10 @@ struct ResidentPlanes {
   }
 };
 
-/// Channels last: a cluster for each tile of channels, `across` threads side by side, a slice of rows for each block.
-template <class T>
+/// Channels last: a team for each tile of channels, `across` threads side by side, a slice of rows for each block.
+template <class T, class Team>
 struct ResidentRows {
-  static constexpr int max_threads = 256;
+  static constexpr int max_threads = 256, least_blocks = 2;
   static constexpr int size = chunk_size<T>, count = Normalization<T>::coefficients;
   using C = Compute<T>;
   using Statistic = MomentStatistic<T>;
@@ -123,25 +194,21 @@ struct ResidentRows {
   int across;         ///< a power of two, at most 32
   std::int64_t rows;  ///< of a block
   ForwardChannels<Parameter<T>> channels;
+  Team team;
 
   BATCHNORM_HOST_DEVICE int width() const { return across * size; }
-  BATCHNORM_HOST_DEVICE std::int64_t tiles() const { return (geometry.c + width() - 1) / width(); }
-  BATCHNORM_HOST_DEVICE ResidentLayout layout(int threads) const {
-    return {rows * across, threads / warp_size * width() * 2, width()};
-  }
 
   template <class Accelerator>
   BATCHNORM_DEVICE void operator()(Accelerator& a) const {
     using Sum = SumOf<T, Accelerator>;
     const Geometry g = geometry;
-    const ResidentLayout layout = this->layout(a.block_size());
+    const ResidentLayout layout = layout_of_rows<T>(rows, across, a.block_size());
     auto* chunks = reinterpret_cast<Chunk*>(a.shared());
     auto* sums = reinterpret_cast<Sum*>(a.shared() + layout.sums_at());
     const Partials fields{reinterpret_cast<double*>(a.shared() + layout.fields_at()), 1, width()};
     const Coefficients<C> coefficients{reinterpret_cast<C*>(a.shared() + layout.coefficients_at()), width()};
 
-    const std::int64_t first_channel = a.block_rank() / a.cluster_size() * width();
-    const std::int64_t unbounded = a.cluster_rank() * rows;
+    const std::int64_t first_channel = team.number(a) * width(), unbounded = team.rank(a) * rows;
     const std::int64_t begin = unbounded < g.n ? unbounded : g.n;
     const std::int64_t end = begin + rows < g.n ? begin + rows : g.n;
     const int column = a.thread_rank() % across, down = a.thread_rank() / across, step = a.block_size() / across;
@@ -171,19 +238,20 @@ struct ResidentRows {
       if (first_channel + e >= g.c) break;
       Sum total[2];
       total_of_warps(sums, place.warps, width(), e, total);
-      Statistic::store({&fields.at(0, 0, e), fields.channels}, end - begin, total, pivot_of(first_channel + e));
+      const std::int64_t channel = first_channel + e;
+      Statistic::store(team.fields(a, fields, e, channel), end - begin, total, pivot_of(channel));
     }
 
-    a.cluster_sync();  // the fields of all slices are there
+    team.sync(a);  // the fields of all slices are there
     for (int e = place.warp; e < width() && first_channel + e < g.c; e += place.warps) {
-      const ChannelMoments moments = merge_moments<T>(a, a.cluster_size(), g.n, [&](int f, std::int64_t b) -> double {
-        return *a.cluster_shared(&fields.at(f, 0, e), static_cast<int>(b));
-      });
+      const std::int64_t channel = first_channel + e;
+      const ChannelMoments moments = merge_moments<T>(
+          a, team.size(a), g.n, [&](int f, std::int64_t b) -> double { return team.field(a, fields, f, b, e, channel); });
       if (place.lane != 0) continue;
-      if (a.cluster_rank() == 0) write_statistics(channels, first_channel + e, moments);
-      write_coefficients(channels, first_channel + e, moments, coefficients, e);
+      if (team.rank(a) == 0) write_statistics(channels, channel, moments);
+      write_coefficients(channels, channel, moments, coefficients, e);
     }
-    a.cluster_sync();  // and read: a block may end; the coefficients are there
+    team.sync(a);  // and read: a block may end; the coefficients are there
 
     C coefficient[size][count];
     BATCHNORM_UNROLLED
