@@ -25,7 +25,7 @@ struct Device {
 /// Tuning numbers of one kind of device; they change the time, and where they change slices, the last bits of a result.
 struct Policy {
   int threads = 256;                         ///< of a block, but in resident training
-  int resident_threads = 512;                ///< one channel's slice keeps so many busy
+  int resident_threads = 384;                ///< two such blocks share the registers of a multiprocessor
   int waves = 4;                             ///< blocks that a sum or a sweep is cut into, as a multiple of what runs at once
   int resident_blocks = 2;                   ///< of a multiprocessor: one reads while the other writes
   int across = 8;                            ///< threads side by side over channels: 128 bytes
@@ -37,7 +37,6 @@ struct Policy {
 constexpr Policy policy_of(int capability) {
   Policy policy;
   if (capability < 80) policy.resident_threads = 256;  // 7.5 has 1024 threads a multiprocessor, not 2048
-  if (capability == 86 || capability == 89 || capability >= 120) policy.resident_threads = 384;  // 1536
   return policy;
 }
 

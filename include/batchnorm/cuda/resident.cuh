@@ -97,7 +97,7 @@ struct GridTeam {
 /// Channels first: a team for each channel, a slice of its slots for each block.
 template <class T, class Team>
 struct ResidentPlanes {
-  static constexpr int max_threads = 512, least_blocks = 2;
+  static constexpr int max_threads = 384, least_blocks = 2;
   static constexpr int size = chunk_size<T>;
   using C = Compute<T>;
   using Statistic = MomentStatistic<T>;

@@ -137,7 +137,7 @@ BATCHNORM_DEVICE void total_of_warps(const Sum* shared, int warps, int width, in
 /// Channels last: a block sums a slice of rows of a tile of channels, `across` threads side by side.
 template <class T, class Statistic>
 struct SumRows {
-  static constexpr int max_threads = 256, least_blocks = 2;
+  static constexpr int max_threads = 256, least_blocks = sizeof(typename Statistic::Inputs) > 16 ? 1 : 2;
   static constexpr int size = chunk_size<T>;
 
   Statistic statistic;
