@@ -905,7 +905,7 @@ const std::uint64_t* Machine::exchange(Fiber& self, Wait operation, std::uint64_
 const void* Machine::shared_of(Fiber& self, const void* p, std::size_t size, int rank, Place place) {
   const Block& block = *self.warp->block;
   const auto fail_here = [&](const auto&... what) {
-    fail(self, [&](std::ostream& out) { (out << "calls cluster_shared() at " << place << " " << ... << what); });
+    fail(self, [&](std::ostream& out) { ((out << "calls cluster_shared() at " << place << " ") << ... << what); });
   };
   if (rank < 0 || rank >= launch_.cluster) fail_here("for block ", rank, " of a cluster of ", launch_.cluster);
   const auto address = reinterpret_cast<std::uintptr_t>(p);
