@@ -60,4 +60,17 @@ TYPED_TEST(DeviceBackward, TakesEveryAlignment) {
   }
 }
 
+// The mean of dy, about 1, is not a float; what is lost of it is in the last coefficient.
+TEST(DeviceBackwardPieces, KeepWhatAFloatLosesOfTheMeanOfDy) {
+  for_each_device([] {
+    for (const Format format : formats) {
+      auto call = ordinary_gradient_call<float, float>(shape_of(format, 4, {5, 3, 35}), format, true);
+      std::fill(call.dy.begin(), call.dy.end(), 1.0F);
+      const Extents e = call.extents();
+      for (std::int64_t c = 0; c < e.c; ++c) call.dy[e.index(1, c, 2)] = 1.0F + 0x1p-20F;
+      expect_kept(errors<float, float>(call, run_on_device(call), expected(call), Isa::x86_64_v3));
+    }
+  });
+}
+
 }  // namespace

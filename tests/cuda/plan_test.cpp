@@ -57,14 +57,16 @@ void expect_fits(const Geometry& g, const Known& on) {
     EXPECT_EQ(launch.blocks % launch.cluster, 0);
     EXPECT_TRUE(!launch.cooperative || launch.blocks <= on.device.multiprocessors);
   }
-  const Alignment alignment{};
-  const SumPlan plan = plan_of_sums<T>(g, alignment, on.device, policy);
-  const std::int64_t all = g.channels_last ? g.n : g.n * PlaneSlots::slots_of_plane(g.s, chunk_size<T>, alignment);
-  EXPECT_GE(plan.slices * plan.per_slice, all);
-  EXPECT_LT((plan.slices - 1) * plan.per_slice, all);
-  constexpr int fields = MomentStatistic<T>::fields;
-  EXPECT_GE(workspace_bytes<T>(g, on.device, policy),
-            static_cast<std::size_t>(plan.slices * fields * g.c) * 8 + static_cast<std::size_t>(g.c) * 5 * sizeof(Compute<T>));
+  for (const int shift : {0, 1}) {
+    const Alignment alignment{shift, true};
+    const SumPlan plan = plan_of_sums<T>(g, alignment, on.device, policy);
+    const std::int64_t all = g.channels_last ? g.n : g.n * PlaneSlots::slots_of_plane(g.s, chunk_size<T>, alignment);
+    EXPECT_GE(plan.slices * plan.per_slice, all);
+    EXPECT_LT((plan.slices - 1) * plan.per_slice, all);
+    constexpr int fields = MomentStatistic<T>::fields;
+    EXPECT_GE(workspace_bytes<T>(g, on.device, policy), static_cast<std::size_t>(plan.slices * fields * g.c) * 8 +
+                                                            static_cast<std::size_t>(g.c) * 5 * sizeof(Compute<T>));
+  }
 }
 
 TEST(DevicePlan, FitsEveryDevice) {
@@ -81,7 +83,7 @@ TEST(DevicePlan, FitsEveryDevice) {
       expect_fits<Half>(g, on);
       if (HasFailure()) return;
     }
-    for (const Geometry& g : {Geometry{1, INT32_MAX, 2}, Geometry{1, 1, std::int64_t{1} << 36},
+    for (const Geometry& g : {Geometry{1, INT32_MAX, 2}, Geometry{4096, 3, 24}, Geometry{1, 1, std::int64_t{1} << 36},
                               Geometry{1 << 20, 1 << 14, 1, true}, Geometry{std::int64_t{1} << 36, 1, 1, true}}) {
       expect_fits<float>(g, on);
     }

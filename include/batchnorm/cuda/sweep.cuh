@@ -152,7 +152,7 @@ struct Sweep {
     const std::int64_t position_step = step * size % g.s, channel_step = step * size / g.s % g.c;
 
     constexpr int kept = channels_last ? size : 1;
-    C coefficient[kept][count];
+    C coefficient[kept][count] = {};
     std::int64_t loaded = -1;
     for (; chunk - lane < all; chunk += step) {  // whole warps
       const std::int64_t end = chunk < all ? elements : 0;

@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: MIT
+# Bugs put into the bodies of the kernels, each of which must be found: minutes, most of them spent in the compiler.
+add_test(NAME cuda_seeded_bugs
+         COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/seeded_bugs.sh ${CMAKE_CXX_COMPILER} ${CMAKE_CURRENT_BINARY_DIR}/seeded_bugs)
+set_tests_properties(cuda_seeded_bugs PROPERTIES LABELS cuda_mutation PROCESSORS 2 TIMEOUT 1800)
