@@ -14,6 +14,8 @@ Builds examples in build/examples and runs them there; without a name, train_mni
                     the normalization into the trained weights; less than 3 minutes
   normalize_images  normalises the images of Fashion-MNIST, checks the result and paints some of them
   --full            train_mnist with five times as many steps
+  --build-folder=DIR
+                    builds in this configured folder instead
   --help            this text
 
 Needs Debian's packages; as root it installs those that are missing, otherwise it says which.
@@ -21,10 +23,11 @@ The programs have options of their own: build/examples/bin/train_mnist --help.
 END
 }
 
-full=() examples=()
+full=() examples=() build=
 for argument; do
   case $argument in
     --full) full=(--full) ;;
+    --build-folder=?*) build=${argument#*=} ;;
     train_mnist | normalize_images) examples+=("$argument") ;;
     --help | -h) usage && exit ;;
     *) usage >&2 && exit 2 ;;
@@ -44,17 +47,20 @@ done
 require_packages "${packages[@]}"
 
 mkdir -p build/examples
-log=build/examples/configure.log
-cmake --preset release -B build/examples -D BATCHNORM_BUILD_TESTS=OFF -D BATCHNORM_BUILD_BENCH=OFF \
-  -D BATCHNORM_EXAMPLES_NATIVE=ON > $log 2>&1 || {
-  cat $log >&2
-  exit 1
-}
-cmake --build build/examples --target "${examples[@]}"
+if [[ -z $build ]]; then
+  build=build/examples
+  log=build/examples/configure.log
+  cmake --preset release -B build/examples -D BATCHNORM_BUILD_TESTS=OFF -D BATCHNORM_BUILD_BENCH=OFF \
+    -D BATCHNORM_EXAMPLES_NATIVE=ON > $log 2>&1 || {
+    cat $log >&2
+    exit 1
+  }
+fi
+cmake --build "$build" --target "${examples[@]}"
 for example in "${examples[@]}"; do
   echo
   case $example in
-    train_mnist) build/examples/bin/train_mnist --out "$PWD/build/examples" "${full[@]}" ;;
-    normalize_images) build/examples/bin/normalize_images --out "$PWD/build/examples" ;;
+    train_mnist) "$build/bin/train_mnist" --out "$PWD/build/examples" "${full[@]}" ;;
+    normalize_images) "$build/bin/normalize_images" --out "$PWD/build/examples" ;;
   esac
 done

@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: MIT
+#include "instantiations.hpp"
+
+// An empty macro argument: the definition has no prefix.
+SUPPORT_INSTANTIATE_ACTIVATIONS(, float, float)
