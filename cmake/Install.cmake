@@ -11,6 +11,8 @@ install(
   EXPORT batchnormTargets
   FILE_SET HEADERS
   INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+# What batchnorm::cuda is compiled from, for those who compile it with other options.
+install(FILES include/batchnorm/cuda/batch_norm.cu DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/batchnorm/cuda)
 install(EXPORT batchnormTargets NAMESPACE batchnorm:: DESTINATION ${package_dir})
 # A file of its own: the package reads it only for those who ask for the component checkpoint.
 install(

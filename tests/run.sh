@@ -16,13 +16,15 @@ it installs those that are missing, otherwise it says which.
   --sanitizers          also under the address and undefined-behaviour sanitizers, the thread tests under the thread sanitizer
   --consumers           also builds a program against the installed package, a moved one, a subdirectory and plain headers
   --examples            also runs the examples
+  --cuda                also compiles batchnorm::cuda where there is nvcc and checks its code, and seeds bugs into its kernels
+                        that the tests must find (minutes); no device is needed
   --all                 all of these but --compilers: the sanitizers are Clang's
   --warnings-as-errors  a compiler's warning fails the build
   --help                this text
 END
 }
 
-compilers=false headers=false sanitizers=false consumers=false examples=false warnings_as_errors=OFF
+compilers=false headers=false sanitizers=false consumers=false examples=false cuda=false warnings_as_errors=OFF
 for option; do
   case $option in
     --compilers) compilers=true ;;
@@ -30,7 +32,8 @@ for option; do
     --sanitizers) sanitizers=true ;;
     --consumers) consumers=true ;;
     --examples) examples=true ;;
-    --all) headers=true sanitizers=true consumers=true examples=true ;;
+    --cuda) cuda=true ;;
+    --all) headers=true sanitizers=true consumers=true examples=true cuda=true ;;
     --warnings-as-errors) warnings_as_errors=ON ;;
     --help | -h) usage && exit ;;
     *) usage >&2 && exit 2 ;;
@@ -73,7 +76,7 @@ step() {
   passed_now=0 failed_now=0 skipped_now=0
   echo "== $name"
   "$@" || status=1
-  if ((passed_now + failed_now == 0)); then
+  if ((passed_now + failed_now + skipped_now == 0)); then
     passed_now=$((1 - status)) failed_now=$status
   fi
   passed=$((passed + passed_now)) failed=$((failed + failed_now)) skipped=$((skipped + skipped_now))
@@ -83,8 +86,22 @@ step() {
   fi
 }
 
+# The examples are those that the tests' build has compiled, in the way of examples/run.sh.
+configure_options=(-D BATCHNORM_EXAMPLES_NATIVE=$examples)
+no_nvcc() {
+  echo "   skipped: no nvcc"
+  skipped_now=1
+}
+if $cuda && [[ -n $(cmake -P cmake/Nvcc.cmake) ]]; then
+  configure_options+=(-D BATCHNORM_CUDA=ON)
+else
+  configure_options+=(-D BATCHNORM_CUDA=OFF)
+  if $cuda; then
+    step "CUDA" no_nvcc
+  fi
+fi
 # Where this processor does not run them, the kernels of x86-64-v4 are left out of the sanitized builds: a third less to compile.
-configure_options=() sanitizer_options=()
+sanitizer_options=()
 if ! grep -qw avx512dq /proc/cpuinfo; then
   sanitizer_options=(-D CMAKE_CXX_FLAGS=-DBATCHNORM_WITHOUT_AVX512)
 fi
@@ -124,11 +141,22 @@ usual_tests() {
   if $headers; then
     targets+=(all_verify_interface_header_sets)
   fi
-  build "$1" "${targets[@]}" && run_tests "$1"
+  # Seeding bugs takes minutes.
+  local left_out=(--label-exclude cuda_mutation)
+  if $cuda; then
+    left_out=()
+  fi
+  build "$1" "${targets[@]}" && run_tests "$1" "${left_out[@]}"
 }
-# Without the examples and what the sanitizer does not touch.
-sanitized_tests() { build "$1" tests/all && run_tests "$1" --label-exclude compile_fail; }
-sanitized_thread_tests() { build "$1" batchnorm_thread_tests && run_tests "$1" --label-regex threads; }
+# Without the examples and what the sanitizer does not touch; the emulated self-test takes minutes so, its bodies' tests do not.
+sanitized_tests() {
+  build "$1" tests/all && run_tests "$1" --label-exclude 'compile_fail|cuda_mutation' --exclude-regex '^cuda_emulated_selftest$'
+}
+# Of the bodies of CUDA kernels, those of one type.
+sanitized_thread_tests() {
+  build "$1" batchnorm_thread_tests batchnorm_cuda_emulator_tests &&
+    run_tests "$1" --label-regex 'threads|cuda' --exclude-regex '^Device.*<(double|Eigen::.*)>|^cuda_'
+}
 
 builds=release
 if $compilers; then
@@ -148,7 +176,7 @@ if $consumers; then
   step "consumers" watched consumers tests/consumers/run.sh
 fi
 if $examples; then
-  step "examples" watched examples examples/run.sh train_mnist normalize_images
+  step "examples" watched examples examples/run.sh --build-folder="build/tests/${builds%% *}" train_mnist normalize_images
 fi
 
 echo

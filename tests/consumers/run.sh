@@ -13,38 +13,75 @@ cmake -D readme="$source/README.md" -D readme_program="$program" -P tests/consum
 
 # consume NAME COMPILER PROJECT CMAKE_OPTION...: builds and runs one of the projects beside this script.
 consume() {
-  local name=$1 compiler=$2 project=$3
+  local name=$1 compiler=$2 project=$3 log=$build/log-$2
   shift 3
   echo "== $name, $compiler"
   cmake -S "tests/consumers/$project" -B "$build/$name-$compiler" -G Ninja -D CMAKE_CXX_COMPILER="$compiler" \
-    -D CMAKE_BUILD_TYPE=Release -D PROGRAM="$program" "$@" > "$build/log" || { cat "$build/log" && return 1; }
-  cmake --build "$build/$name-$compiler" > "$build/log" || { cat "$build/log" && return 1; }
+    -D CMAKE_BUILD_TYPE=Release -D PROGRAM="$program" "$@" > "$log" || { cat "$log" && return 1; }
+  cmake --build "$build/$name-$compiler" > "$log" || { cat "$log" && return 1; }
   "$build/$name-$compiler/program"
 }
 
-install() {
-  cmake -S . -B "$build/install" -G Ninja -D CMAKE_INSTALL_PREFIX="$1" -D BATCHNORM_BUILD_TESTS=OFF \
-    -D BATCHNORM_BUILD_EXAMPLES=OFF -D BATCHNORM_BUILD_BENCH=OFF > "$build/log"
-  cmake --install "$build/install" > "$build/log"
+# with_each_compiler FUNCTION: side by side, since a program is one file and so takes one processor.
+with_each_compiler() {
+  local compiler pid pids=() status=0
+  for compiler in g++ clang++; do
+    "$1" "$compiler" &
+    pids+=($!)
+  done
+  for pid in "${pids[@]}"; do
+    wait "$pid" || status=1
+  done
+  return $status
 }
 
+# install PREFIX CMAKE_OPTION...
+install() {
+  local prefix=$1
+  shift
+  {
+    cmake -S . -B "$prefix-build" -G Ninja -D CMAKE_INSTALL_PREFIX="$prefix" -D CMAKE_BUILD_TYPE=Release \
+      -D BATCHNORM_BUILD_TESTS=OFF -D BATCHNORM_BUILD_EXAMPLES=OFF -D BATCHNORM_BUILD_BENCH=OFF "$@" &&
+      cmake --build "$prefix-build" && cmake --install "$prefix-build"
+  } > "$build/log" || { cat "$build/log" && return 1; }
+}
+
+check_moved() {
+  if grep -rF "$source" "$1"; then
+    echo "the installed package names the place where it was built" >&2
+    return 1
+  fi
+}
+
+consume_installed() {
+  consume installed "$1" installed -D CMAKE_PREFIX_PATH="$build/prefix"
+  consume checkpoint-installed "$1" checkpoint -D CMAKE_PREFIX_PATH="$build/prefix"
+}
 install "$build/prefix"
-for compiler in g++ clang++; do
-  consume installed "$compiler" installed -D CMAKE_PREFIX_PATH="$build/prefix"
-  consume checkpoint-installed "$compiler" checkpoint -D CMAKE_PREFIX_PATH="$build/prefix"
-done
+with_each_compiler consume_installed
 
+consume_moved() {
+  consume moved "$1" installed -D CMAKE_PREFIX_PATH="$build/moved"
+  consume subdirectory "$1" subdirectory -D BATCHNORM_SOURCE="$source"
+  consume checkpoint-subdirectory "$1" checkpoint -D BATCHNORM_SOURCE="$source"
+
+  echo "== headers alone, $1"
+  "$1" -std=c++20 -O2 -I include -isystem /usr/include/eigen3 "$program" -pthread -o "$build/program-$1"
+  "$build/program-$1"
+}
 mv "$build/prefix" "$build/moved"
-if grep -rF "$source" "$build/moved"; then
-  echo "the installed package names the place where it was built" >&2
-  exit 1
-fi
-for compiler in g++ clang++; do
-  consume moved "$compiler" installed -D CMAKE_PREFIX_PATH="$build/moved"
-  consume subdirectory "$compiler" subdirectory -D BATCHNORM_SOURCE="$source"
-  consume checkpoint-subdirectory "$compiler" checkpoint -D BATCHNORM_SOURCE="$source"
+check_moved "$build/moved"
+with_each_compiler consume_moved
 
-  echo "== headers alone, $compiler"
-  "$compiler" -std=c++20 -O2 -I include -isystem /usr/include/eigen3 "$program" -pthread -o "$build/program-$compiler"
-  "$build/program-$compiler"
-done
+if [[ -z $(cmake -P cmake/Nvcc.cmake) ]]; then
+  echo "== CUDA: skipped: no nvcc"
+  exit
+fi
+# PTX alone: the kernels are linked, but not run.
+architecture=(-D CMAKE_CUDA_ARCHITECTURES=75-virtual)
+install "$build/cuda" -D BATCHNORM_CUDA=ON "${architecture[@]}"
+mv "$build/cuda" "$build/cuda-moved"
+check_moved "$build/cuda-moved"
+consume_cuda() { consume cuda-moved "$1" cuda -D batchnorm_DIR="$build/cuda-moved/share/cmake/batchnorm"; }
+with_each_compiler consume_cuda
+consume cuda-subdirectory g++ cuda -D BATCHNORM_SOURCE="$source" -D BATCHNORM_CUDA=ON "${architecture[@]}"

@@ -518,7 +518,7 @@ TEST(CudaEmulator, ExchangesThroughTheLargestCluster) {
   });
 }
 
-TEST(CudaEmulator, EmulatorStatistics) {
+TEST(CudaEmulator, CountsWhatItRuns) {
   const support::EmulatorStatistics before = Emulator::total_statistics();
   Emulator emulator;
   block_sums<true>(emulator, 3, 64);
