@@ -50,8 +50,11 @@ struct Current {
     device.multiprocessors = attribute(cudaDevAttrMultiProcessorCount, id);
     device.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, id);
     device.shared_bytes_of_multiprocessor = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, id);
-    // 8 blocks are what every device with clusters takes.
-    device.largest_cluster = attribute(cudaDevAttrClusterLaunch, id) != 0 ? 8 : 1;
+    // 8 blocks are what every device with clusters takes; code for devices before 9.0, brought here as PTX, knows none.
+    cudaFuncAttributes code{};
+    check(cudaFuncGetAttributes(&code, reinterpret_cast<const void*>(&kernel<FinishConstants<float>>)),
+          "cudaFuncGetAttributes");
+    device.largest_cluster = attribute(cudaDevAttrClusterLaunch, id) != 0 && code.ptxVersion >= 90 ? 8 : 1;
     device.cooperates = attribute(cudaDevAttrCooperativeLaunch, id) != 0;
     policy = policy_of(capability);
   }
@@ -63,6 +66,8 @@ class Runtime {
 
   template <class Body>
   void launch(const Body& body, const Launch& launch) const {
+    // More than 2^31 channels may be more blocks than a grid has.
+    if (launch.blocks > INT32_MAX) check(cudaErrorInvalidConfiguration, "cudaLaunchKernelExC");
     const auto* function = reinterpret_cast<const void*>(&kernel<Body>);
     constexpr int granted = 48 << 10;  // what every kernel may have without asking
     if (launch.shared_bytes > granted) {

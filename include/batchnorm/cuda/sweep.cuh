@@ -125,7 +125,7 @@ struct InputGradient {
 /// The whole tensor, chunk by chunk, in a grid of any size.
 template <class T, class Operation, bool channels_last>
 struct Sweep {
-  static constexpr int max_threads = 256;
+  static constexpr int max_threads = 256, least_blocks = 2;
   static constexpr int size = chunk_size<T>, count = Operation::coefficients;
   using C = Compute<T>;
 
