@@ -95,16 +95,16 @@ using ThroughReluOutput = batchnorm::ThroughOutput<T, batchnorm::Relu>;
 
 }  // namespace support
 
-#define SUPPORT_INSTANTIATE_ELEMENT(PREFIX, T, P) \
-  SUPPORT_INSTANTIATE_MOMENTS(PREFIX, T)          \
-  SUPPORT_INSTANTIATE_EPILOGUE(PREFIX, T, P, batchnorm::Relu)
+#define SUPPORT_INSTANTIATE_ELEMENT(PREFIX, T, P)             \
+  SUPPORT_INSTANTIATE_MOMENTS(PREFIX, T)                      \
+  SUPPORT_INSTANTIATE_EPILOGUE(PREFIX, T, P, batchnorm::Relu) \
+  SUPPORT_INSTANTIATE_EPILOGUE(PREFIX, T, P, support::LeakySum<T>)
 
 #define SUPPORT_INSTANTIATE_ELEMENT_GRADIENTS(PREFIX, T, P) \
   SUPPORT_INSTANTIATE_GRADIENT_SUMS(PREFIX, T)              \
   SUPPORT_INSTANTIATE_BACKWARD(PREFIX, T, P, support::ThroughReluMask)
 
-#define SUPPORT_INSTANTIATE_ACTIVATIONS(PREFIX, T, P)                       \
-  SUPPORT_INSTANTIATE_EPILOGUE(PREFIX, T, P, support::LeakySum<T>)          \
+#define SUPPORT_INSTANTIATE_ACTIVATION_GRADIENTS(PREFIX, T, P)              \
   SUPPORT_INSTANTIATE_BACKWARD(PREFIX, T, P, support::ThroughReluOutput<T>) \
   SUPPORT_INSTANTIATE_BACKWARD(PREFIX, T, P, support::ThroughLeakyMask)     \
   SUPPORT_INSTANTIATE_BACKWARD(PREFIX, T, P, support::ThroughLeakyOutput<T>)
@@ -125,13 +125,13 @@ SUPPORT_INSTANTIATE(extern, double, double)
 SUPPORT_INSTANTIATE_GRADIENTS(extern, double, double)
 SUPPORT_INSTANTIATE_ELEMENT(extern, float, float)
 SUPPORT_INSTANTIATE_ELEMENT_GRADIENTS(extern, float, float)
-SUPPORT_INSTANTIATE_ACTIVATIONS(extern, float, float)
+SUPPORT_INSTANTIATE_ACTIVATION_GRADIENTS(extern, float, float)
 SUPPORT_INSTANTIATE_ELEMENT(extern, batchnorm::half, float)
 SUPPORT_INSTANTIATE_ELEMENT_GRADIENTS(extern, batchnorm::half, float)
-SUPPORT_INSTANTIATE_ACTIVATIONS(extern, batchnorm::half, float)
+SUPPORT_INSTANTIATE_ACTIVATION_GRADIENTS(extern, batchnorm::half, float)
 SUPPORT_INSTANTIATE_ELEMENT(extern, batchnorm::bfloat16, float)
 SUPPORT_INSTANTIATE_ELEMENT_GRADIENTS(extern, batchnorm::bfloat16, float)
-SUPPORT_INSTANTIATE_ACTIVATIONS(extern, batchnorm::bfloat16, float)
+SUPPORT_INSTANTIATE_ACTIVATION_GRADIENTS(extern, batchnorm::bfloat16, float)
 SUPPORT_INSTANTIATE_ELEMENT(extern, double, double)
 SUPPORT_INSTANTIATE_ELEMENT_GRADIENTS(extern, double, double)
-SUPPORT_INSTANTIATE_ACTIVATIONS(extern, double, double)
+SUPPORT_INSTANTIATE_ACTIVATION_GRADIENTS(extern, double, double)

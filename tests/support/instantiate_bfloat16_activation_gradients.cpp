@@ -2,4 +2,4 @@
 #include "instantiations.hpp"
 
 // An empty macro argument: the definition has no prefix.
-SUPPORT_INSTANTIATE_ACTIVATIONS(, float, float)
+SUPPORT_INSTANTIATE_ACTIVATION_GRADIENTS(, batchnorm::bfloat16, float)
