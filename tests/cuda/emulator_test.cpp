@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <functional>
+#include <iostream>
 #include <numeric>
 #include <set>
 #include <stdexcept>
@@ -528,5 +529,11 @@ TEST(CudaEmulator, CountsWhatItRuns) {
   EXPECT_EQ(Emulator::total_statistics().launches, before.launches + 2);
   std::cout << to_string(Emulator::total_statistics()) << '\n';
 }
+
+/// What this run of the program has executed, all tests together.
+class PrintsTotals : public testing::Environment {
+  void TearDown() override { std::cout << "emulator: " << to_string(Emulator::total_statistics()) << '\n'; }
+};
+[[maybe_unused]] const auto* const prints_totals = testing::AddGlobalTestEnvironment(new PrintsTotals);
 
 }  // namespace
