@@ -12,13 +12,13 @@
 
 #include <batchnorm/cuda/dispatch.hpp>
 
-#include "emulator.hpp"
+#include "slow_doubles.hpp"
 
 namespace {
 
 using namespace batchnorm::cuda;
 using support::DeviceBuffer;
-using support::EmulatedThread;
+using support::OnSlowDoubles;
 using support::Placement;
 using support::Schedule;
 
@@ -31,56 +31,6 @@ using Indices = std::vector<std::size_t>;
 constexpr bool is_float = std::is_same_v<T, float>, is_double = std::is_same_v<T, double>, is_half = std::is_same_v<T, Half>;
 constexpr int size = chunk_size<T>;
 constexpr Real infinity = std::numeric_limits<Real>::infinity(), nan = std::numeric_limits<Real>::quiet_NaN();
-
-/// A thread of a device that adds doubles slowly. Floats are summed on it, halves on one that is fast.
-class SlowDoubles {
- public:
-  static constexpr bool adds_doubles_fast = false;
-
-  explicit SlowDoubles(EmulatedThread& thread) : thread_(thread) {}
-
-  int thread_rank() const { return thread_.thread_rank(); }
-  int block_size() const { return thread_.block_size(); }
-  std::int64_t block_rank() const { return thread_.block_rank(); }
-  std::int64_t block_count() const { return thread_.block_count(); }
-  int cluster_rank() const { return thread_.cluster_rank(); }
-  int cluster_size() const { return thread_.cluster_size(); }
-  std::byte* shared() const { return thread_.shared(); }
-  void sync(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const { thread_.sync(file, line); }
-  void cluster_sync(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const {
-    thread_.cluster_sync(file, line);
-  }
-  void grid_sync(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const { thread_.grid_sync(file, line); }
-  template <class V>
-  V shuffle_xor(V value, int lane_mask, const char* file = __builtin_FILE(), int line = __builtin_LINE()) const {
-    return thread_.shuffle_xor(value, lane_mask, file, line);
-  }
-  template <class V>
-  V shuffle(V value, int lane, const char* file = __builtin_FILE(), int line = __builtin_LINE()) const {
-    return thread_.shuffle(value, lane, file, line);
-  }
-  template <class V>
-  V* cluster_shared(V* p, int rank, const char* file = __builtin_FILE(), int line = __builtin_LINE()) const {
-    return thread_.cluster_shared(p, rank, file, line);
-  }
-  Chunk load(const Chunk* p) const { return thread_.load(p); }
-  Chunk load_own(const Chunk* p) const { return thread_.load_own(p); }
-  void store(Chunk* p, const Chunk& chunk) const { thread_.store(p, chunk); }
-
- private:
-  EmulatedThread& thread_;
-};
-
-template <class Body>
-struct OnSlowDoubles {
-  static constexpr int max_threads = Body::max_threads;
-  Body body;
-
-  void operator()(EmulatedThread& thread) const {
-    SlowDoubles own(thread);
-    body(own);
-  }
-};
 
 struct Runtime {
   support::Emulator emulator;
@@ -96,7 +46,7 @@ struct Runtime {
       if (launch.shared_bytes > device.shared_bytes) throw std::runtime_error("a block's shared memory does not fit");
     }
     if (launch.cooperative && launch.blocks > device.multiprocessors) throw std::runtime_error("a grid is not resident");
-    if constexpr (is_float) {
+    if constexpr (is_float) {  // floats are summed where doubles are slow, halves where they are fast
       emulator.launch(OnSlowDoubles<Body>{body}, launch);
     } else {
       emulator.launch(body, launch);
