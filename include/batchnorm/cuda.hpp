@@ -52,17 +52,17 @@ T* dense_output(const arguments::Arguments& arguments, std::string_view name, co
   return const_cast<T*>(dense<T>(arguments, name, operand));
 }
 
-template <class C>
-ActivationOf<C> activation_of(const Identity&) noexcept {
+template <class R>
+ActivationOf<R> activation_of(const Identity&) noexcept {
   return {};
 }
-template <class C>
-ActivationOf<C> activation_of(const Relu&) noexcept {
-  return {ActivationOf<C>::relu, 0};
+template <class R>
+ActivationOf<R> activation_of(const Relu&) noexcept {
+  return {ActivationOf<R>::relu, 0};
 }
-template <class C>
-ActivationOf<C> activation_of(const LeakyRelu& a) noexcept {
-  return {ActivationOf<C>::leaky_relu, static_cast<C>(a.slope)};
+template <class R>
+ActivationOf<R> activation_of(const LeakyRelu& a) noexcept {
+  return {ActivationOf<R>::leaky_relu, static_cast<R>(a.slope)};
 }
 
 template <class A>

@@ -41,12 +41,12 @@ struct Geometry {
 };
 
 /// What comes after scale and bias. `slope` is that of leaky ReLU below 0.
-template <class C>
+template <class R>
 struct ActivationOf {
   enum Kind { none, relu, leaky_relu };
 
   int kind = none;
-  C slope = 0;
+  R slope = 0;
 };
 
 /// The caller's arrays over channels and the rules for them; null where absent.

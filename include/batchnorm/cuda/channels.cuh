@@ -11,12 +11,12 @@
 namespace batchnorm::cuda {
 
 /// The coefficients of channels: number k of channel c at [k * channels + c].
-template <class C>
+template <class R>
 struct Coefficients {
-  C* data = nullptr;
+  R* data = nullptr;
   std::int64_t channels = 0;
 
-  BATCHNORM_HOST_DEVICE C& at(int k, std::int64_t channel) const { return data[k * channels + channel]; }
+  BATCHNORM_HOST_DEVICE R& at(int k, std::int64_t channel) const { return data[k * channels + channel]; }
 };
 
 /// The mean (as two doubles) and the biased variance of a channel.
@@ -38,51 +38,51 @@ BATCHNORM_DEVICE Pair<double> total_of(Accelerator& a, PairSum<double> sum) {
 /// 1979). r is the first pivot at first, then the mean that follows: an outlier in front costs no digits.
 template <class T, class Accelerator, class Field>
 BATCHNORM_DEVICE ChannelMoments merge_moments(Accelerator& a, std::int64_t slices, std::int64_t values, const Field& field) {
-  using S = MomentStatistic<T>;
+  using M = MomentStatistic<T>;
   const auto n = static_cast<double>(values);
   const int lane = WarpPlace::of(a).lane;
   const auto mean_about = [&](double reference) {
     PairSum<double> sum;
     for (std::int64_t b = lane; b < slices; b += warp_size) {
-      const Pair<double> d = two_sum(field(S::pivot_field, b), -reference);
-      const double count = field(S::count_field, b);
+      const Pair<double> d = two_sum(field(M::pivot_field, b), -reference);
+      const double count = field(M::count_field, b);
       sum.add_product(count, 0, d.high, d.low);
-      sum.add_product(count, 0, field(S::delta_field, b), field(S::delta_low_field, b));
+      sum.add_product(count, 0, field(M::delta_field, b), field(M::delta_low_field, b));
     }
     const Pair<double> total = total_of(a, sum);
     const double mean = total.high / n;
     return Pair<double>{mean, is_finite(mean) ? (fused(-mean, n, total.high) + total.low) / n : 0};
   };
-  double reference = field(S::pivot_field, 0);
+  double reference = field(M::pivot_field, 0);
   Pair<double> rest = mean_about(reference);
   if (!is_finite(rest.high)) return {{reference + rest.high, 0}, rest.high - rest.high};
   reference += rest.high;
   rest = mean_about(reference);
   PairSum<double> sum;
   for (std::int64_t b = lane; b < slices; b += warp_size) {
-    const Pair<double> d = two_sum(field(S::pivot_field, b), -reference);
-    const double away = (d.high - rest.high) + (d.low + field(S::delta_field, b)) + (field(S::delta_low_field, b) - rest.low);
-    sum.add(field(S::m2_field, b), 0);
-    sum.add_product(field(S::count_field, b) * away, 0, away, 0);
+    const Pair<double> d = two_sum(field(M::pivot_field, b), -reference);
+    const double away = (d.high - rest.high) + (d.low + field(M::delta_field, b)) + (field(M::delta_low_field, b) - rest.low);
+    sum.add(field(M::m2_field, b), 0);
+    sum.add_product(field(M::count_field, b) * away, 0, away, 0);
   }
   const Pair<double> m2 = total_of(a, sum);
   const double variance = (m2.high + m2.low) / n;
   return {two_sum(reference, rest.high + rest.low), variance < 0 ? 0 : variance};
 }
 
-/// v within the range of C while `finite` is finite, so that 0 * v is 0.
-template <class C>
-BATCHNORM_DEVICE C bounded(double v, double finite) {
-  constexpr double largest = std::is_same_v<C, double> ? DBL_MAX : static_cast<double>(FLT_MAX);
-  if (!is_finite(finite)) return static_cast<C>(v);
-  return static_cast<C>(v > largest ? largest : v < -largest ? -largest : v);
+/// v within the range of R while `finite` is finite, so that 0 * v is 0.
+template <class R>
+BATCHNORM_DEVICE R bounded(double v, double finite) {
+  constexpr double largest = std::is_same_v<R, double> ? DBL_MAX : static_cast<double>(FLT_MAX);
+  if (!is_finite(finite)) return static_cast<R>(v);
+  return static_cast<R>(v > largest ? largest : v < -largest ? -largest : v);
 }
 
 /// scale / sqrt(variance + epsilon), for double with one rounding (and 2^-100 more): Newton's correction of the rounded
 /// quotient and root by their exact remainders.
-template <class C>
+template <class R>
 BATCHNORM_DEVICE double inverse_deviation_times(double scale, double variance, double epsilon) {
-  if constexpr (std::is_same_v<C, float>) return scale / std::sqrt(variance + epsilon);
+  if constexpr (std::is_same_v<R, float>) return scale / std::sqrt(variance + epsilon);
   const Pair<double> sum = two_sum(variance, epsilon);
   const double root = std::sqrt(sum.high), quotient = scale / root;
   const double root_lost = (fused(-root, root, sum.high) + sum.low) / (root + root);
@@ -90,35 +90,35 @@ BATCHNORM_DEVICE double inverse_deviation_times(double scale, double variance, d
   return is_finite(corrected) ? corrected : quotient;
 }
 
-/// Center, factor and offset of y = (x - center) * factor + offset: the part of the mean that C cannot hold is in the offset.
-template <class C>
-BATCHNORM_DEVICE void store_coefficients(const Coefficients<C>& to, std::int64_t c, const Pair<double>& mean, double variance,
+/// Center, factor and offset of y = (x - center) * factor + offset: the part of the mean that R cannot hold is in the offset.
+template <class R>
+BATCHNORM_DEVICE void store_coefficients(const Coefficients<R>& to, std::int64_t c, const Pair<double>& mean, double variance,
                                          double scale, double bias, double epsilon) {
-  const C center = static_cast<C>(mean.high + mean.low);
-  const C factor = bounded<C>(inverse_deviation_times<C>(scale, variance, epsilon), scale);
+  const R center = static_cast<R>(mean.high + mean.low);
+  const R factor = bounded<R>(inverse_deviation_times<R>(scale, variance, epsilon), scale);
   const double lost = (mean.high - static_cast<double>(center)) + mean.low;
   to.at(0, c) = center;
   to.at(1, c) = factor;
-  to.at(2, c) = static_cast<C>(bias - lost * static_cast<double>(factor));
+  to.at(2, c) = static_cast<R>(bias - lost * static_cast<double>(factor));
 }
 
 /// From the moments of a channel: batch statistics and running statistics. One thread.
-template <class C>
-BATCHNORM_DEVICE void write_statistics(const ForwardChannels<C>& to, std::int64_t c, const ChannelMoments& moments) {
+template <class R>
+BATCHNORM_DEVICE void write_statistics(const ForwardChannels<R>& to, std::int64_t c, const ChannelMoments& moments) {
   const double mean = moments.mean.high, variance = moments.variance;
   for (int k = 0; k < 2; ++k) {
-    if (to.mean[k] != nullptr) to.mean[k][c] = static_cast<C>(mean);
-    if (to.variance[k] != nullptr) to.variance[k][c] = static_cast<C>(variance);
+    if (to.mean[k] != nullptr) to.mean[k][c] = static_cast<R>(mean);
+    if (to.variance[k] != nullptr) to.variance[k][c] = static_cast<R>(variance);
   }
   if (to.running_mean != nullptr && to.momentum != 0) {
     const double entering = variance * to.variance_factor, p = to.momentum;
-    const auto blend = [&](C old, double batch) {
-      if (p == 1) return static_cast<C>(batch);  // not 0 * old: the old value may be NaN
+    const auto blend = [&](R old, double batch) {
+      if (p == 1) return static_cast<R>(batch);  // not 0 * old: the old value may be NaN
       const auto before = static_cast<double>(old);
-      if constexpr (std::is_same_v<C, double>) return fused(p, batch - before, before);
-      return static_cast<C>((1 - p) * before + p * batch);
+      if constexpr (std::is_same_v<R, double>) return fused(p, batch - before, before);
+      return static_cast<R>((1 - p) * before + p * batch);
     };
-    const bool enters = !to.keeps_if_not_finite || (is_finite(static_cast<C>(mean)) && is_finite(static_cast<C>(entering)));
+    const bool enters = !to.keeps_if_not_finite || (is_finite(static_cast<R>(mean)) && is_finite(static_cast<R>(entering)));
     if (enters) {
       to.running_mean[c] = blend(to.running_mean[c], mean);
       to.running_variance[c] = blend(to.running_variance[c], entering);
@@ -127,9 +127,9 @@ BATCHNORM_DEVICE void write_statistics(const ForwardChannels<C>& to, std::int64_
 }
 
 /// From the moments of channel c: number `place` of the coefficients.
-template <class C>
-BATCHNORM_DEVICE void write_coefficients(const ForwardChannels<C>& to, std::int64_t c, const ChannelMoments& moments,
-                                         const Coefficients<C>& coefficients, std::int64_t place) {
+template <class R>
+BATCHNORM_DEVICE void write_coefficients(const ForwardChannels<R>& to, std::int64_t c, const ChannelMoments& moments,
+                                         const Coefficients<R>& coefficients, std::int64_t place) {
   const double scale = to.scale == nullptr ? 1 : static_cast<double>(to.scale[c]);
   const double bias = to.bias == nullptr ? 0 : static_cast<double>(to.bias[c]);
   store_coefficients(coefficients, place, moments.mean, moments.variance, scale, bias, to.epsilon);
@@ -190,30 +190,30 @@ struct FinishConstants {
 /// Coefficients of dx = a * (dz - mean_dz) + (b * (x - center) + c), in the order center, mean_dz, a, b, c; in inference only
 /// a, the others are 0. One thread; r = 1 / sqrt(variance + epsilon):
 ///   a = scale * r      b = -a * dz_x * r^2 / m      c = -a * (M[dz] - mean_dz) - b * (mean - center)
-template <class C>
-BATCHNORM_DEVICE void finish_gradient(const BackwardChannels<C>& to, const Coefficients<C>& coefficients, std::int64_t c,
+template <class R>
+BATCHNORM_DEVICE void finish_gradient(const BackwardChannels<R>& to, const Coefficients<R>& coefficients, std::int64_t c,
                                       const Pair<double>& dz_pair, const Pair<double>& dz_x_pair) {
   const double dz = dz_pair.high + dz_pair.low, dz_x = dz_x_pair.high + dz_x_pair.low;
   const double scale = to.scale == nullptr ? 1 : static_cast<double>(to.scale[c]);
   const double variance = static_cast<double>(to.variance[c]), mean = static_cast<double>(to.mean[c]);
   const double square = variance + to.epsilon, root = std::sqrt(square), m = static_cast<double>(to.values);
-  if (to.dbias != nullptr) to.dbias[c] = static_cast<C>(dz);
-  if (to.dscale != nullptr) to.dscale[c] = static_cast<C>(dz_x / root);
+  if (to.dbias != nullptr) to.dbias[c] = static_cast<R>(dz);
+  if (to.dscale != nullptr) to.dscale[c] = static_cast<R>(dz_x / root);
   if (coefficients.data == nullptr) return;
-  const double a = inverse_deviation_times<C>(scale, variance, to.epsilon);
-  const C factor = bounded<C>(a, scale);
+  const double a = inverse_deviation_times<R>(scale, variance, to.epsilon);
+  const R factor = bounded<R>(a, scale);
   coefficients.at(2, c) = factor;
   if (!to.is_training) {
     coefficients.at(0, c) = coefficients.at(1, c) = coefficients.at(3, c) = coefficients.at(4, c) = 0;
     return;
   }
   const double mean_dz = dz / m;
-  const C center = static_cast<C>(mean), mean_rounded = static_cast<C>(mean_dz);
-  const C b = static_cast<C>(-static_cast<double>(bounded<C>(a * (dz_x / (m * square)), (dz_x - dz_x) + scale)));
+  const R center = static_cast<R>(mean), mean_rounded = static_cast<R>(mean_dz);
+  const R b = static_cast<R>(-static_cast<double>(bounded<R>(a * (dz_x / (m * square)), (dz_x - dz_x) + scale)));
   coefficients.at(0, c) = center;
   coefficients.at(1, c) = mean_rounded;
   coefficients.at(3, c) = b;
-  coefficients.at(4, c) = static_cast<C>((static_cast<double>(mean_rounded) - mean_dz) * static_cast<double>(factor) -
+  coefficients.at(4, c) = static_cast<R>((static_cast<double>(mean_rounded) - mean_dz) * static_cast<double>(factor) -
                                          static_cast<double>(b) * (mean - static_cast<double>(center)));
 }
 
@@ -228,14 +228,14 @@ struct FinishGradients {
 
   template <class Accelerator>
   BATCHNORM_DEVICE void operator()(Accelerator& a) const {
-    using S = GradientStatistic<T>;
+    using G = GradientStatistic<T>;
     const WarpPlace place = WarpPlace::of(a);
     const std::int64_t c = a.block_rank() * place.warps + place.warp;
     if (c >= partials.channels) return;
     PairSum<double> dz, dz_x;
     for (std::int64_t b = place.lane; b < partials.slices; b += warp_size) {
-      dz.add(partials.at(S::sum_field, b, c), partials.at(S::sum_low_field, b, c));
-      dz_x.add(partials.at(S::product_field, b, c), partials.at(S::product_low_field, b, c));
+      dz.add(partials.at(G::sum_field, b, c), partials.at(G::sum_low_field, b, c));
+      dz_x.add(partials.at(G::product_field, b, c), partials.at(G::product_low_field, b, c));
     }
     const Pair<double> dz_total = total_of(a, dz), dz_x_total = total_of(a, dz_x);
     if (place.lane == 0) finish_gradient(to, coefficients, c, dz_total, dz_x_total);

@@ -99,7 +99,7 @@ template <class T, class Team>
 struct ResidentPlanes {
   static constexpr int max_threads = 384, least_blocks = 2;
   static constexpr int size = chunk_size<T>;
-  using C = Compute<T>;
+  using R = Compute<T>;
   using Statistic = MomentStatistic<T>;
 
   Normalization<T> operation;
@@ -117,7 +117,7 @@ struct ResidentPlanes {
     auto* chunks = reinterpret_cast<Chunk*>(a.shared());
     auto* sums = reinterpret_cast<Sum*>(a.shared() + layout.sums_at());
     const Partials fields{reinterpret_cast<double*>(a.shared() + layout.fields_at()), 1, 1};
-    auto* shared_coefficients = reinterpret_cast<C*>(a.shared() + layout.coefficients_at());
+    auto* shared_coefficients = reinterpret_cast<R*>(a.shared() + layout.coefficients_at());
 
     const std::int64_t channel = team.number(a), slice = team.rank(a);
     const int threads = a.block_size();
@@ -127,7 +127,7 @@ struct ResidentPlanes {
     const std::int64_t before = elements_before<T>(g, alignment, slots.per_plane, channel, begin);
     const std::int64_t count = elements_before<T>(g, alignment, slots.per_plane, channel, end) - before;
     const Statistic statistic{operation.x};
-    C pivot = 0;
+    R pivot = 0;
     if (count > 0) pivot = statistic.constant(channel, first_element<T>(g, alignment, slots.per_plane, channel, begin));
 
     Sum sum[2];
@@ -152,12 +152,12 @@ struct ResidentPlanes {
       });
       if (a.thread_rank() == 0) {
         if (slice == 0) write_statistics(channels, channel, moments);
-        write_coefficients(channels, channel, moments, Coefficients<C>{shared_coefficients, 1}, 0);
+        write_coefficients(channels, channel, moments, Coefficients<R>{shared_coefficients, 1}, 0);
       }
     }
     team.sync(a);  // and read: a block may end; the coefficients are there
 
-    C coefficient[Normalization<T>::coefficients];
+    R coefficient[Normalization<T>::coefficients];
     for (int k = 0; k < Normalization<T>::coefficients; ++k) coefficient[k] = shared_coefficients[k];
     const int lane = a.thread_rank() % warp_size;
     SlotWalk again(begin + a.thread_rank(), threads, slots.per_plane);
@@ -185,7 +185,7 @@ template <class T, class Team>
 struct ResidentRows {
   static constexpr int max_threads = 256, least_blocks = 2;
   static constexpr int size = chunk_size<T>, count = Normalization<T>::coefficients;
-  using C = Compute<T>;
+  using R = Compute<T>;
   using Statistic = MomentStatistic<T>;
 
   Normalization<T> operation;
@@ -206,7 +206,7 @@ struct ResidentRows {
     auto* chunks = reinterpret_cast<Chunk*>(a.shared());
     auto* sums = reinterpret_cast<Sum*>(a.shared() + layout.sums_at());
     const Partials fields{reinterpret_cast<double*>(a.shared() + layout.fields_at()), 1, width()};
-    const Coefficients<C> coefficients{reinterpret_cast<C*>(a.shared() + layout.coefficients_at()), width()};
+    const Coefficients<R> coefficients{reinterpret_cast<R*>(a.shared() + layout.coefficients_at()), width()};
 
     const std::int64_t first_channel = team.number(a) * width(), unbounded = team.rank(a) * rows;
     const std::int64_t begin = unbounded < g.n ? unbounded : g.n;
@@ -214,11 +214,11 @@ struct ResidentRows {
     const int column = a.thread_rank() % across, down = a.thread_rank() / across, step = a.block_size() / across;
     const std::int64_t own = first_channel + column * size;
     const Statistic statistic{operation.x};
-    const auto pivot_of = [&](std::int64_t channel) -> C {
+    const auto pivot_of = [&](std::int64_t channel) -> R {
       return begin < end && channel < g.c ? statistic.constant(channel, begin * g.c + channel) : 0;
     };
 
-    C pivot[size];
+    R pivot[size];
     Sum sum[size][2];
     BATCHNORM_UNROLLED
     for (int k = 0; k < size; ++k) pivot[k] = pivot_of(own + k);
@@ -253,7 +253,7 @@ struct ResidentRows {
     }
     team.sync(a);  // and read: a block may end; the coefficients are there
 
-    C coefficient[size][count];
+    R coefficient[size][count];
     BATCHNORM_UNROLLED
     for (int k = 0; k < size; ++k) {
       for (int j = 0; j < count; ++j) coefficient[k][j] = own + k < g.c ? coefficients.at(j, column * size + k) : 0;

@@ -57,8 +57,8 @@ struct MomentStatistic {
 
   template <class Sum>
   BATCHNORM_DEVICE void add(Sum (&sum)[2], const Inputs& in, int k, Constant pivot) const {
-    using S = typename Sum::Scalar;
-    const auto d = Sum::difference(static_cast<S>(widen(in.at[k])), static_cast<S>(pivot));
+    using F = typename Sum::Scalar;
+    const auto d = Sum::difference(static_cast<F>(widen(in.at[k])), static_cast<F>(pivot));
     sum[0].add(d.high, d.low);
     sum[1].add_product(d.high, d.low, d.high, d.low);
   }
@@ -138,9 +138,9 @@ struct GradientStatistic {
 
   template <class Sum>
   BATCHNORM_DEVICE void add(Sum (&sum)[2], const Inputs& in, int k, Constant center) const {
-    using S = typename Sum::Scalar;
-    const auto dz = static_cast<S>(passage.dz(widen(in.dy.at[k]), (in.passes >> k & 1U) != 0));
-    const auto d = Sum::difference(static_cast<S>(widen(in.x.at[k])), static_cast<S>(center));
+    using F = typename Sum::Scalar;
+    const auto dz = static_cast<F>(passage.dz(widen(in.dy.at[k]), (in.passes >> k & 1U) != 0));
+    const auto d = Sum::difference(static_cast<F>(widen(in.x.at[k])), static_cast<F>(center));
     sum[0].add(dz, 0);
     sum[1].add_product(dz, 0, d.high, d.low);
   }

@@ -12,9 +12,9 @@
 
 namespace batchnorm::cuda {
 
-template <class C>
-BATCHNORM_DEVICE C activated(const ActivationOf<C>& activation, C z) {
-  using A = ActivationOf<C>;
+template <class R>
+BATCHNORM_DEVICE R activated(const ActivationOf<R>& activation, R z) {
+  using A = ActivationOf<R>;
   if (activation.kind == A::relu) return z <= 0 ? 0 : z;
   if (activation.kind == A::leaky_relu) return z < 0 ? z * activation.slope : z;
   return z;
@@ -37,7 +37,7 @@ BATCHNORM_DEVICE void store_bits(Accelerator& a, std::uint8_t* mask, unsigned bi
 template <class T>
 struct Normalization {
   static constexpr int coefficients = 3;
-  using C = Compute<T>;
+  using R = Compute<T>;
   struct Inputs {
     Elements<T> x, residual;
   };
@@ -50,7 +50,7 @@ struct Normalization {
   const T* residual;  ///< or null
   T* y;
   std::uint8_t* mask;  ///< or null
-  ActivationOf<C> activation;
+  ActivationOf<R> activation;
 
   template <class Accelerator>
   BATCHNORM_DEVICE Inputs load(Accelerator& a, std::int64_t first, std::int64_t begin, std::int64_t end, bool aligned) const {
@@ -64,8 +64,8 @@ struct Normalization {
                                   bool aligned) const {
     if (residual != nullptr) in.residual = load_elements<T, true>(a, residual, first, begin, end, aligned);
   }
-  BATCHNORM_DEVICE void apply(const Inputs& in, int k, const C (&coefficient)[coefficients], Outputs& out) const {
-    C z = fused(widen(in.x.at[k]) - coefficient[0], coefficient[1], coefficient[2]);
+  BATCHNORM_DEVICE void apply(const Inputs& in, int k, const R (&coefficient)[coefficients], Outputs& out) const {
+    R z = fused(widen(in.x.at[k]) - coefficient[0], coefficient[1], coefficient[2]);
     if (residual != nullptr) z += widen(in.residual.at[k]);
     out.y.at[k] = narrow<T>(activated(activation, z));
     if (mask != nullptr) out.bits |= (widen(out.y.at[k]) <= 0 ? 0U : 1U) << k;
@@ -82,7 +82,7 @@ struct Normalization {
 template <class T>
 struct InputGradient {
   static constexpr int coefficients = 5;
-  using C = Compute<T>;
+  using R = Compute<T>;
   struct Inputs {
     Elements<T> dy, x;
     unsigned passes;
@@ -104,11 +104,11 @@ struct InputGradient {
     if (is_training) in.x = load_elements(a, x, first, begin, end, aligned);
     return in;
   }
-  BATCHNORM_DEVICE void apply(const Inputs& in, int k, const C (&coefficient)[coefficients], Outputs& out) const {
-    const C z = passage.dz(widen(in.dy.at[k]), (in.passes >> k & 1U) != 0);
+  BATCHNORM_DEVICE void apply(const Inputs& in, int k, const R (&coefficient)[coefficients], Outputs& out) const {
+    const R z = passage.dz(widen(in.dy.at[k]), (in.passes >> k & 1U) != 0);
     out.dz.at[k] = narrow<T>(z);
     if (is_training) {
-      const C inner = fused(coefficient[3], widen(in.x.at[k]) - coefficient[0], coefficient[4]);
+      const R inner = fused(coefficient[3], widen(in.x.at[k]) - coefficient[0], coefficient[4]);
       out.dx.at[k] = narrow<T>(fused(coefficient[2], z - coefficient[1], inner));
     } else {
       out.dx.at[k] = narrow<T>(coefficient[2] * z);
@@ -127,12 +127,12 @@ template <class T, class Operation, bool channels_last>
 struct Sweep {
   static constexpr int max_threads = 256, least_blocks = 2;
   static constexpr int size = chunk_size<T>, count = Operation::coefficients;
-  using C = Compute<T>;
+  using R = Compute<T>;
 
   Operation operation;
   Geometry geometry;
   Alignment alignment;
-  Coefficients<C> coefficients;  ///< null where the operation has no need of them
+  Coefficients<R> coefficients;  ///< null where the operation has no need of them
 
   BATCHNORM_HOST_DEVICE std::int64_t chunks() const { return (geometry.elements() + alignment.shift + size - 1) / size; }
 
@@ -152,7 +152,7 @@ struct Sweep {
     const std::int64_t position_step = step * size % g.s, channel_step = step * size / g.s % g.c;
 
     constexpr int kept = channels_last ? size : 1;
-    C coefficient[kept][count] = {};
+    R coefficient[kept][count] = {};
     std::int64_t loaded = -1;
     for (; chunk - lane < all; chunk += step) {  // whole warps
       const std::int64_t end = chunk < all ? elements : 0;
@@ -169,7 +169,7 @@ struct Sweep {
           if (first + k >= 0 && first + k < end) operation.apply(in, k, coefficient[channels_last ? k : 0], out);
         }
       } else {
-        C own[count];
+        R own[count];
         std::int64_t at = position, of = channel;
         load_coefficients(of, own);
         BATCHNORM_UNROLLED
@@ -196,7 +196,7 @@ struct Sweep {
   }
 
  private:
-  BATCHNORM_DEVICE void load_coefficients(std::int64_t channel, C (&to)[count]) const {
+  BATCHNORM_DEVICE void load_coefficients(std::int64_t channel, R (&to)[count]) const {
     BATCHNORM_UNROLLED
     for (int k = 0; k < count; ++k) to[k] = coefficients.data == nullptr ? 0 : coefficients.at(k, channel);
   }
