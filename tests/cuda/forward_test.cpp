@@ -82,7 +82,7 @@ TYPED_TEST(DeviceForward, DoesNotDependOnTheSchedule) {
     for (const Format format : formats) {
       const auto call = ordinary_call<T, batchnorm::parameter_t<T>>(shape_of(format, 4, {5, 9, 35}), format, true);
       std::vector<DeviceResult<T>> results;
-      for (const std::uint64_t seed : {1, 2, 3}) {
+      for (const std::uint64_t seed : {1U, 2U, 3U}) {
         EmulatedDevice device = kind.device;
         device.options.seed = seed;
         const DeviceScope scope(device);
