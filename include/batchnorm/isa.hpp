@@ -62,6 +62,12 @@ inline bool halves_64_byte_vectors() noexcept {
 #endif
 }
 
+/// Not limited to what one translation unit has kernels for: it is chosen for all of them.
+inline Isa preferred_isa_of_processor() noexcept {
+  const Isa best = best_isa_of_processor();
+  return best == Isa::x86_64_v4 && halves_64_byte_vectors() ? Isa::x86_64_v3 : best;
+}
+
 /// -1 until chosen, then an Isa. One for the program.
 inline std::atomic<int> chosen_isa{-1};
 
@@ -94,11 +100,7 @@ inline std::vector<Isa> available_isas() {
 }
 
 /// The available instruction set that is the fastest here: the largest, or x86-64-v3 where x86-64-v4 brings nothing.
-inline Isa preferred_isa() noexcept {
-  const Isa best = detail::best_isa_of_processor();
-  const Isa preferred = best == Isa::x86_64_v4 && detail::halves_64_byte_vectors() ? Isa::x86_64_v3 : best;
-  return std::clamp(preferred, compiled_isa(), largest_isa());
-}
+inline Isa preferred_isa() noexcept { return std::clamp(detail::preferred_isa_of_processor(), compiled_isa(), largest_isa()); }
 
 /// The available instruction set of that name.
 /// @throws ValueError   unknown, or not available here; the message lists those that are
@@ -123,7 +125,7 @@ inline Isa active_isa() {
   if (chosen < 0) {
     const char* text = std::getenv("BATCHNORM_ISA");
     const bool given = text != nullptr && *text != '\0';
-    chosen = static_cast<int>(given ? parse_isa(text, "BATCHNORM_ISA") : preferred_isa());
+    chosen = static_cast<int>(given ? parse_isa(text, "BATCHNORM_ISA") : detail::preferred_isa_of_processor());
     int unset = -1;
     if (!detail::chosen_isa.compare_exchange_strong(unset, chosen)) chosen = unset;
   }
