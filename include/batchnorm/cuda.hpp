@@ -29,17 +29,15 @@ DeviceElement<T>* on_device(T* p) noexcept {
   return reinterpret_cast<DeviceElement<T>*>(p);
 }
 
-inline Geometry geometry_of(const batchnorm::cpu::Geometry& g) noexcept { return {g.n, g.c, g.s, g.channels_last}; }
-
 /// The geometry of an x that may be empty.
 inline Geometry geometry_of(const arguments::Arguments& arguments) noexcept {
-  Geometry g = geometry_of(arguments.geometry());
-  if (arguments.empty()) g = {0, arguments.channels(), 1, false};
-  return g;
+  if (arguments.empty()) return {0, arguments.channels(), 1, false};
+  const batchnorm::cpu::Geometry& g = arguments.geometry();
+  return {g.n, g.c, g.s, g.channels_last};
 }
 
 template <class T>
-const T* dense(const arguments::Arguments& arguments, std::string_view name, const batchnorm::cpu::Operand<T>& operand) {
+T* dense(const arguments::Arguments& arguments, std::string_view name, const batchnorm::cpu::Operand<T>& operand) {
   const batchnorm::cpu::Geometry& g = arguments.geometry();
   const bool is_dense = (g.n == 1 || operand.pitch.outer == g.c * g.s) && (g.c == 1 || operand.pitch.channel == g.s);
   if (operand.data != nullptr && !is_dense) {
@@ -47,11 +45,6 @@ const T* dense(const arguments::Arguments& arguments, std::string_view name, con
   }
   return operand.data;
 }
-template <class T>
-T* dense_output(const arguments::Arguments& arguments, std::string_view name, const batchnorm::cpu::Operand<T>& operand) {
-  return const_cast<T*>(dense<T>(arguments, name, operand));
-}
-
 template <class R>
 ActivationOf<R> activation_of(const Identity&) noexcept {
   return {};
@@ -81,18 +74,16 @@ inline void check_workspace(const arguments::Arguments& arguments, const Workspa
 }
 
 template <Element T>
-PassageOf<DeviceElement<T>> passage_of(const arguments::Arguments&, const Identity&, const std::uint8_t*, const T*) noexcept {
+PassageOf<DeviceElement<T>> passage_of(const Identity&, const std::uint8_t*, const T*) noexcept {
   return {};
 }
 template <Element T, class A>
-PassageOf<DeviceElement<T>> passage_of(const arguments::Arguments&, const ThroughMask<A>& through, const std::uint8_t* bits,
-                                       const T*) noexcept {
+PassageOf<DeviceElement<T>> passage_of(const ThroughMask<A>& through, const std::uint8_t* bits, const T*) noexcept {
   using Passage = PassageOf<DeviceElement<T>>;
   return {Passage::mask, bits, nullptr, activation_of<compute_t<T>>(through.activation)};
 }
 template <Element T, class A>
-PassageOf<DeviceElement<T>> passage_of(const arguments::Arguments&, const ThroughOutput<T, A>& through, const std::uint8_t*,
-                                       const T* y) noexcept {
+PassageOf<DeviceElement<T>> passage_of(const ThroughOutput<T, A>& through, const std::uint8_t*, const T* y) noexcept {
   using Passage = PassageOf<DeviceElement<T>>;
   return {Passage::output, nullptr, on_device(y), activation_of<compute_t<T>>(through.activation)};
 }
@@ -114,15 +105,14 @@ std::size_t workspace_bytes(Format format, const Shape& shape) {
 
 /// Batch normalization on the current CUDA device, with the meaning of BatchNorm (batch_norm.hpp) and these differences:
 ///
-/// * All data pointers are those of device memory; tensors are dense; scale, bias, statistics are double for double, else
-/// float.
-///   Eigen's half and bfloat16 have the bits of __half and __nv_bfloat16.
+/// * All data pointers are those of device memory; tensors are dense; scale, bias and statistics are double for double, else
+///   float. Eigen's half and bfloat16 have the bits of __half and __nv_bfloat16.
 /// * The call enqueues kernels on `stream` and returns: it does not wait, it does not allocate, and it may be captured into a
 ///   graph. Buffers and workspace must live until the stream has come past it.
 /// * Activations are Identity, Relu and LeakyRelu, with or without a residual.
 /// * Sums: in double, or where a device adds doubles slowly in pairs of float, in an order that follows from shape, alignment
-/// of
-///   the pointers and kind of device: the same call gives the same bits again.
+///   of the pointers and kind of device: the same call gives the same bits again.
+/// * There is no CallOptions: who wants a cumulative average sets the momentum.
 ///
 /// Alignment to 16 bytes is fastest, but not needed. y may be x itself, a residual may be y itself.
 ///
@@ -156,7 +146,7 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
   if constexpr (Parts::adds_residual) {
     call.residual = detail::on_device(detail::dense(arguments, "residual", checked.work.in.of[1]));
   }
-  call.y = detail::on_device(detail::dense_output(arguments, "output_x", checked.work.out.of[0]));
+  call.y = detail::on_device(detail::dense(arguments, "output_x", checked.work.out.of[0]));
   call.activation = detail::activation_of<compute_t<T>>(Parts::activation(epilogue));
   call.is_training = options.is_training;
   ForwardChannels<P>& channels = call.channels;
@@ -205,9 +195,9 @@ void batch_norm_backward(Format format, const Options& options, std::type_identi
   call.geometry = detail::geometry_of(arguments);
   call.dy = detail::on_device(detail::dense(arguments, "dy", tensors.dy));
   call.x = detail::on_device(detail::dense(arguments, "x", tensors.x));
-  call.dx = detail::on_device(detail::dense_output(arguments, "dx", tensors.dx));
-  call.dz = detail::on_device(detail::dense_output(arguments, "dresidual", tensors.dresidual));
-  call.passage = detail::passage_of<T>(arguments, through, tensors.mask, detail::dense(arguments, "y", tensors.y));
+  call.dx = detail::on_device(detail::dense(arguments, "dx", tensors.dx));
+  call.dz = detail::on_device(detail::dense(arguments, "dresidual", tensors.dresidual));
+  call.passage = detail::passage_of<T>(through, tensors.mask, detail::dense(arguments, "y", tensors.y));
   BackwardChannels<P>& channels = call.channels;
   arguments.check_present("mean", mean.present(), "the gradient needs it");
   arguments.check_present("variance", variance.present(), "the gradient needs it");

@@ -6,7 +6,7 @@
 //   coefficients                                            how many a channel has
 //   Inputs load(a, first, begin, end, aligned)              the elements of a chunk, of every tensor that it reads
 //   apply(inputs, k, coefficient, outputs)                  what becomes of element k of the chunk
-//   store(a, outputs, first, begin, end, aligned, chunk)    all lanes of the warp take part
+//   store(a, outputs, first, begin, end, aligned)           all lanes of the warp take part
 
 #include <batchnorm/cuda/channels.cuh>
 
@@ -30,7 +30,7 @@ BATCHNORM_DEVICE void store_bits(Accelerator& a, std::uint8_t* mask, unsigned bi
     const unsigned other = a.shuffle_xor(bits, have / size);
     bits |= other << have;  // garbage above in lanes that store nothing
   }
-  if (is_inside && lane % (8 / size < 1 ? 1 : 8 / size) == 0) mask[first / 8] = static_cast<std::uint8_t>(bits);
+  if (is_inside && lane % (8 / size) == 0) mask[first / 8] = static_cast<std::uint8_t>(bits);
 }
 
 /// y = activation((x - center) * factor + offset [+ residual]), and the mask that tells where y > 0 or NaN.
