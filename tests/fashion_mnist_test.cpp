@@ -5,7 +5,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <initializer_list>
@@ -16,6 +15,8 @@
 #include <gtest/gtest.h>
 #include <zlib.h>
 #include <fashion_mnist/dataset.hpp>
+
+#include "support/temporary_folder.hpp"
 
 namespace {
 
@@ -45,13 +46,6 @@ const Bytes two_images = join(header({images_magic, 2, 2, 3}), six_pixels_twice)
 /// A folder of its own for each test, gone at its end.
 class FashionMnist : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "batchnorm-fashion-mnist-XXXXXX").string();
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   fs::path write(const std::string& name, const Bytes& bytes) const {
     const fs::path path = folder_ / name;
     std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), std::ssize(bytes));
@@ -77,7 +71,8 @@ class FashionMnist : public testing::Test {
     write_gzip("train-labels-idx1-ubyte.gz", labels);
   }
 
-  fs::path folder_;
+  const support::TemporaryFolder temporary_;
+  const fs::path folder_ = temporary_.path();
 };
 
 template <class Function>

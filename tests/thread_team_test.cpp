@@ -167,7 +167,7 @@ TEST(DefaultExecutor, IsOneForTheProgram) {
 class ForkedDefaultExecutor : public testing::Test {
  protected:
   void SetUp() override {
-    if (under_thread_sanitizer) GTEST_SKIP() << "the thread sanitizer starts no threads after a fork of several threads";
+    if (thread_sanitizer) GTEST_SKIP() << "the thread sanitizer starts no threads after a fork of several threads";
   }
 
   /// Concurrency of the default executor under that value of BATCHNORM_NUM_THREADS; 255 for a ValueError with `message`.

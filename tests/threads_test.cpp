@@ -172,7 +172,7 @@ TEST(OneOperator, ThatThrowsLeavesTheTeamAsItWas) {
 }
 
 TEST(OneOperator, WorksInAForkedChild) {
-  if (under_thread_sanitizer) GTEST_SKIP() << "the thread sanitizer starts no threads after a fork of several threads";
+  if (thread_sanitizer) GTEST_SKIP() << "the thread sanitizer starts no threads after a fork of several threads";
   const Tuning tuning = split_always();
   for (const Format format : formats) {
     const auto call = ordinary_call<float, float>(shape_of(format, 3, 64, 40, 49), format, true);

@@ -12,7 +12,7 @@
 #include <sstream>
 #include <stdexcept>
 
-#include "sanitizers.hpp"
+#include "support/sanitizers.hpp"
 
 #if defined(BATCHNORM_ASAN)
 #include <sanitizer/asan_interface.h>

@@ -11,7 +11,7 @@
 
 #include <gtest/gtest.h>
 
-#include "sanitizers.hpp"
+#include "support/sanitizers.hpp"
 
 namespace {
 

@@ -9,7 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "emulator.hpp"
-#include "sanitizers.hpp"
+#include "support/sanitizers.hpp"
 
 // The thread sanitizer sees the order that barriers, warp operations and the launch give, and no other. Each body below is
 // launched as it is right, without a report, and without one barrier, with a report of the line that lacks it.

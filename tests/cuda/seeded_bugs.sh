@@ -7,7 +7,7 @@ set -euo pipefail
 compiler=$1 work=$2 word=${3-}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 include=$(cd "$here/../../include" && pwd)
-flags=(-std=c++20 -w "-I$include" "-I$here")
+flags=(-std=c++20 -w "-I$include" "-I$here" "-I$here/..")
 seconds=120  # a driver takes a few; a bug may make it run for ever
 jobs=2
 

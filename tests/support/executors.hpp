@@ -10,21 +10,9 @@
 
 #include <batchnorm/executor.hpp>
 
-#if defined(__SANITIZE_THREAD__)
-#define SUPPORT_THREAD_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define SUPPORT_THREAD_SANITIZER 1
-#endif
-#endif
+#include "sanitizers.hpp"
 
 namespace support {
-
-#if defined(SUPPORT_THREAD_SANITIZER)
-inline constexpr bool under_thread_sanitizer = true;
-#else
-inline constexpr bool under_thread_sanitizer = false;
-#endif
 
 /// Claims to be several, is one, and runs the last task first.
 class ReverseExecutor final : public batchnorm::Executor {
