@@ -186,51 +186,73 @@ inline namespace BATCHNORM_KERNELS {
 
 namespace arguments {
 
-/// The operator, with or without a mask to write.
+/// The arguments of the operator, checked: nothing is written yet.
 template <bool writes_mask, Element T, ParameterOf<T> P, Epilogue<T> E>
-void forward(Format format, const Options& options, const TensorView<const T>& x, const TensorView<const P>& scale,
-             const TensorView<const P>& bias, const TensorView<P>& mean, const TensorView<P>& variance,
-             const OutputViews<T, P>& out, const E& epilogue, const CallOptions& call) {
-  constexpr std::string_view name = "batchnorm::BatchNorm";
-  Arguments arguments(name, x, format, Replaceable::yes, output_replaces);
-  NormalizeArguments<T, E, writes_mask> checked(arguments, x, out.output_x, epilogue);
+struct ForwardArguments {
+  Arguments arguments;
+  NormalizeArguments<T, E, writes_mask> checked;
   unsigned char* mask = nullptr;
-  if constexpr (writes_mask) {
-    arguments.check_trainable(checked.work.operation.activation);
-    mask = arguments.mask(out.mask);
-    checked.work.bits = {nullptr, mask, arguments.geometry().elements()};
-  }
   cpu::ChannelArguments<P> channels;
   Constants<P> constants;
-  channels.scale = arguments.channel_vector("scale", scale);
-  channels.bias = arguments.channel_vector("bias", bias);
-  channels.batch_mean[0] = arguments.channel_vector("batch_mean", out.batch_mean);
-  channels.batch_variance[0] = arguments.channel_vector("batch_variance", out.batch_variance);
-  channels.batch_mean[1] = arguments.channel_vector("reserve_space_1", out.reserve_space_1);
-  channels.batch_variance[1] = arguments.channel_vector("reserve_space_2", out.reserve_space_2);
-  arguments.check_together("mean", mean.present(), "variance", variance.present());
-  if (!options.is_training) arguments.check_present("mean", mean.present(), "inference normalises with it");
-  if (options.is_training) {
-    channels.running_mean = arguments.channel_vector("mean", mean);
-    channels.running_variance = arguments.channel_vector("variance", variance);
-  } else {
-    constants.mean = arguments.channel_vector("mean", TensorView<const P>(mean));
-    constants.variance = arguments.channel_vector("variance", TensorView<const P>(variance));
+
+  ForwardArguments(std::string_view name, Format format, const Options& options, const TensorView<const T>& x,
+                   const TensorView<const P>& scale, const TensorView<const P>& bias, const TensorView<P>& mean,
+                   const TensorView<P>& variance, const OutputViews<T, P>& out, const E& epilogue, const CallOptions& call)
+      : arguments(name, x, format, Replaceable::yes, output_replaces), checked(arguments, x, out.output_x, epilogue) {
+    if constexpr (writes_mask) {
+      arguments.check_trainable(checked.work.operation.activation);
+      mask = arguments.mask(out.mask);
+      checked.work.bits = {nullptr, mask, arguments.geometry().elements()};
+    }
+    channels.scale = arguments.channel_vector("scale", scale);
+    channels.bias = arguments.channel_vector("bias", bias);
+    channels.batch_mean[0] = arguments.channel_vector("batch_mean", out.batch_mean);
+    channels.batch_variance[0] = arguments.channel_vector("batch_variance", out.batch_variance);
+    channels.batch_mean[1] = arguments.channel_vector("reserve_space_1", out.reserve_space_1);
+    channels.batch_variance[1] = arguments.channel_vector("reserve_space_2", out.reserve_space_2);
+    arguments.check_together("mean", mean.present(), "variance", variance.present());
+    if (!options.is_training) arguments.check_present("mean", mean.present(), "inference normalises with it");
+    if (options.is_training) {
+      channels.running_mean = arguments.channel_vector("mean", mean);
+      channels.running_variance = arguments.channel_vector("variance", variance);
+    } else {
+      constants.mean = arguments.channel_vector("mean", TensorView<const P>(mean));
+      constants.variance = arguments.channel_vector("variance", TensorView<const P>(variance));
+    }
+    channels.epsilon = options.epsilon;
+    channels.momentum = momentum_of(name, options, call);
+    channels.keeps_if_not_finite = options.not_finite == NotFinite::keep;
+    arguments.check_overlap();
   }
-  channels.epsilon = options.epsilon;
-  channels.momentum = momentum_of(name, options, call);
-  arguments.check_overlap();
+};
+
+/// Calls f(std::true_type()) where the call is to write a mask, else f(std::false_type()).
+/// @throws ValueError   a mask is given that the epilogue cannot fill
+template <class E, class F>
+void with_mask_or_without(std::string_view name, bool is_given, const F& f) {
+  if (!is_given) return f(std::false_type());
+  if constexpr (DifferentiableActivation<typename batchnorm::detail::EpilogueParts<E>::Activation>) {
+    f(std::true_type());
+  } else {
+    batchnorm::detail::fail<ValueError>(std::string(name) +
+                                        ": mask is given, but the epilogue has no activation that fills one");
+  }
+}
+
+/// The operator, with or without a mask to write.
+template <bool writes_mask, Element T, ParameterOf<T> P, Epilogue<T> E>
+void forward(ForwardArguments<writes_mask, T, P, E>& given, const Options& options, const CallOptions& call) {
+  const Arguments& arguments = given.arguments;
   const cpu::Machine machine = machine_of(call);
   if (options.is_training && arguments.empty()) {
-    channels.write_empty_batch(arguments.channels());
+    given.channels.write_empty_batch(arguments.channels());
   } else if (options.is_training) {
-    channels.variance_factor = variance_factor(options, arguments.geometry().values());
-    channels.keeps_if_not_finite = options.not_finite == NotFinite::keep;
-    cpu::train(machine, checked.work, channels);
+    given.channels.variance_factor = variance_factor(options, arguments.geometry().values());
+    cpu::train(machine, given.checked.work, given.channels);
   } else {
-    infer(machine, arguments, checked, channels, constants);
+    infer(machine, arguments, given.checked, given.channels, given.constants);
   }
-  cpu::clear_behind_last(mask, arguments.geometry().elements());
+  cpu::clear_behind_last(given.mask, arguments.geometry().elements());
 }
 
 }  // namespace arguments
@@ -242,14 +264,11 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
                 const OutputViews<T, P>& out, const E& epilogue, const CallOptions& call) {
   constexpr std::string_view name = "batchnorm::BatchNorm";
   arguments::check_options(name, options);
-  if (out.mask.present()) {
-    if constexpr (DifferentiableActivation<typename detail::EpilogueParts<E>::Activation>) {
-      return arguments::forward<true>(format, options, x, scale, bias, mean, variance, out, epilogue, call);
-    } else {
-      detail::fail<ValueError>(std::string(name) + ": mask is given, but the epilogue has no activation that fills one");
-    }
-  }
-  arguments::forward<false>(format, options, x, scale, bias, mean, variance, out, epilogue, call);
+  arguments::with_mask_or_without<E>(name, out.mask.present(), [&](auto writes_mask) {
+    arguments::ForwardArguments<decltype(writes_mask)::value, T, P, E> given(name, format, options, x, scale, bias, mean,
+                                                                             variance, out, epilogue, call);
+    arguments::forward(given, options, call);
+  });
 }
 
 }  // namespace BATCHNORM_KERNELS

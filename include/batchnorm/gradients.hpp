@@ -280,8 +280,10 @@ void input_gradient(std::type_identity_t<TensorView<const T>> dy, TensorView<con
   const arguments::GivenVectors<P> given(arguments, mean, variance);
   const auto to = arguments::gradient_arguments(arguments, scale, out.dscale, out.dbias, epsilon);
   arguments.check_overlap();
-  arguments::apply_sums(arguments, call, tensors, sums.dy, sums.dy_x, sums.count, to,
-                        [&](const cpu::ChannelArrays& arrays) { return given.in(arrays, arguments.channels()); });
+  arguments.check_sums(sums.channels(), sums.count);
+  arguments::apply_sums<true>(
+      arguments, call, tensors, to, [&](const cpu::ChannelArrays& arrays) { return given.in(arrays, arguments.channels()); },
+      [&]() -> const GradientSums& { return sums; });
 }
 
 template <Element T, ParameterOf<T> P, GradientPath<T> G>
@@ -295,8 +297,10 @@ void input_gradient(std::type_identity_t<TensorView<const T>> dy, TensorView<con
   const auto to = arguments::gradient_arguments(arguments, scale, out.dscale, out.dbias, epsilon);
   arguments.check_overlap();
   arguments.check_moments(moments.channels(), moments.count);
-  arguments::apply_sums(arguments, call, tensors, sums.dy, sums.dy_x, sums.count, to,
-                        [&](const cpu::ChannelArrays& arrays) { return arguments::given_moments(moments, arrays); });
+  arguments.check_sums(sums.channels(), sums.count);
+  arguments::apply_sums<true>(
+      arguments, call, tensors, to, [&](const cpu::ChannelArrays& arrays) { return arguments::given_moments(moments, arrays); },
+      [&]() -> const GradientSums& { return sums; });
 }
 
 }  // namespace BATCHNORM_KERNELS

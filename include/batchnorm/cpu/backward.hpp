@@ -72,27 +72,35 @@ class GradientFinish {
   GradientArguments<P> to_;
 };
 
-/// An operation that needs no sums, and the sums where they are asked for, in one walk.
-/// @throws std::bad_alloc   before anything is written
-template <Element T, class Pass, Element P, class Operation, class Fill>
-void sweep_beside_sums(const Machine& machine, const GradientTensors<T, Pass>& t, const GivenStatistics& given,
-                       const GradientArguments<P>& to, const Elementwise<T, Operation>& work, const Fill& fill) {
-  if (!to.wants_sums()) return sweep(machine, work, fill);
-  reduce_and_sweep(machine, gradient_reduction(t, given.center()), work, t.in_place(), fill,
-                   GradientFinish<T, P>(machine, given, to));
+/// The operation where no sums enter: dx = a * dz (and dz), or where dx is not asked for dz = 1 * dz.
+template <Element T, class Pass>
+Elementwise<T, InferenceGradient<T, Pass>> sumless_work(const GradientTensors<T, Pass>& t) noexcept {
+  const bool has_dx = t.dx.data != nullptr;
+  return gradient_work<InferenceGradient<T, Pass>>(t, has_dx ? t.dx : t.dresidual, has_dx ? t.dresidual : Operand<T>{});
 }
 
-/// Gradients without dx: sums, and dz where there is a residual.
+/// Its coefficients.
+template <Element T, class Pass, Element P>
+void fill_sumless(const Machine& machine, const GradientTensors<T, Pass>& t, const GivenStatistics& given,
+                  const GradientArguments<P>& to, const Coefficients<compute_t<T>, 1>& k) noexcept {
+  if (t.dx.data == nullptr) {
+    std::fill_n(k.array[0], t.geometry.c, compute_t<T>(1));
+  } else {
+    run(machine.isa, InferenceFactors<compute_t<T>, P>{given, t.geometry.c, to.scale, to.epsilon, k.array[0]});
+  }
+}
+
+/// Gradients whose dx depends on no sums: those in inference, where the statistics are constants, and those without dx.
 /// @throws std::bad_alloc   before anything is written
 template <Element T, class Pass, Element P>
-void backward_without_dx(const Machine& machine, const GradientTensors<T, Pass>& t, const GivenStatistics& given,
-                         const GradientArguments<P>& to) {
-  if (t.dresidual.data == nullptr) {
-    reduce(machine, gradient_reduction(t, given.center()), GradientFinish<T, P>(machine, given, to));
-    return;
-  }
-  const auto ones = [&](const Coefficients<compute_t<T>, 1>& k) { std::fill_n(k.array[0], t.geometry.c, compute_t<T>(1)); };
-  sweep_beside_sums(machine, t, given, to, gradient_work<InferenceGradient<T, Pass>>(t, t.dresidual, {}), ones);
+void backward_inference(const Machine& machine, const GradientTensors<T, Pass>& t, const GivenStatistics& given,
+                        const GradientArguments<P>& to) {
+  const auto reduction = gradient_reduction(t, given.center());
+  const GradientFinish<T, P> finish(machine, given, to);
+  if (t.dx.data == nullptr && t.dresidual.data == nullptr) return reduce(machine, reduction, finish);
+  const auto fill = [&](const Coefficients<compute_t<T>, 1>& k) { fill_sumless(machine, t, given, to, k); };
+  if (!to.wants_sums()) return sweep(machine, sumless_work(t), fill);
+  reduce_and_sweep(machine, reduction, sumless_work(t), t.in_place(), fill, finish);
 }
 
 /// Gradients in training.
@@ -100,37 +108,32 @@ void backward_without_dx(const Machine& machine, const GradientTensors<T, Pass>&
 template <Element T, class Pass, Element P>
 void backward_training(const Machine& machine, const GradientTensors<T, Pass>& t, const GivenStatistics& given,
                        const GradientArguments<P>& to) {
-  if (t.dx.data == nullptr) return backward_without_dx(machine, t, given, to);
+  if (t.dx.data == nullptr) return backward_inference(machine, t, given, to);
   reduce_then_sweep(machine, gradient_reduction(t, given.center()),
                     gradient_work<TrainingGradient<T, Pass>>(t, t.dx, t.dresidual), t.in_place(),
                     GradientFinish<T, P>(machine, given, to));
 }
 
-/// Gradients in inference, where the statistics are constants.
-/// @throws std::bad_alloc   before anything is written
-template <Element T, class Pass, Element P>
-void backward_inference(const Machine& machine, const GradientTensors<T, Pass>& t, const GivenStatistics& given,
-                        const GradientArguments<P>& to) {
-  if (t.dx.data == nullptr) return backward_without_dx(machine, t, given, to);
-  const auto factors = [&](const Coefficients<compute_t<T>, 1>& k) {
-    run(machine.isa, InferenceFactors<compute_t<T>, P>{given, t.geometry.c, to.scale, to.epsilon, k.array[0]});
+/// Gradients where the sums are those of these and perhaps of other values. `collect()` puts them into `state` and returns how
+/// many values a channel has; it is called once, when all memory is allocated and nothing is written.
+/// @throws std::bad_alloc   before `collect` is called; and what that throws
+template <bool is_training, Element T, class Pass, Element P, class Collect>
+void apply_gradient_sums(const Machine& machine, const GradientTensors<T, Pass>& t, const ChannelArrays& state,
+                         const GivenStatistics& given, GradientArguments<P> to, const Collect& collect) {
+  const auto finish = [&](const Coefficients<compute_t<T>, 5>& k) {
+    to.values = collect();
+    GradientFinish<T, P>(machine, given, to)(0, t.geometry.c, state, k);
   };
-  sweep_beside_sums(machine, t, given, to, gradient_work<InferenceGradient<T, Pass>>(t, t.dx, t.dresidual), factors);
-}
-
-/// dx (and dz) in training from sums that are given, of these and perhaps of other values.
-/// @throws std::bad_alloc   before anything is written
-template <Element T, class Pass, Element P>
-void apply_gradient_sums(const Machine& machine, const GradientTensors<T, Pass>& t, const ChannelArrays& sums,
-                         const GivenStatistics& given, const GradientArguments<P>& to) {
-  const GradientFinish<T, P> finish(machine, given, to);
-  if (t.dx.data == nullptr) {
-    finish(0, t.geometry.c, sums);
-    if (t.dresidual.data != nullptr) backward_without_dx(machine, t, given, GradientArguments<P>{});
-    return;
+  if (t.dx.data == nullptr && t.dresidual.data == nullptr) return finish({});
+  if constexpr (is_training) {
+    if (t.dx.data != nullptr) {
+      return sweep(machine, gradient_work<TrainingGradient<T, Pass>>(t, t.dx, t.dresidual), finish);
+    }
   }
-  sweep(machine, gradient_work<TrainingGradient<T, Pass>>(t, t.dx, t.dresidual),
-        [&](const Coefficients<compute_t<T>, 5>& k) { finish(0, t.geometry.c, sums, k); });
+  sweep(machine, sumless_work(t), [&](const Coefficients<compute_t<T>, 1>& k) {
+    finish({});
+    fill_sumless(machine, t, given, to, k);
+  });
 }
 
 /// The tensors of a double gradient; dx and ddy are null where absent.

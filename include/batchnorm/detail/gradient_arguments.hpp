@@ -152,32 +152,32 @@ void collect_sums(const cpu::Machine& machine, const cpu::GradientTensors<T, Pas
   sums.count = tensors.geometry.values();
 }
 
-/// What `to` and `tensors` name, from sums about the whole mean; `fill(arrays)` gives the statistics.
-template <Element T, class Pass, Element P, class Fill>
+/// What `to` and `tensors` name, from sums about the whole mean, those of x's values and perhaps of others. `fill(arrays)`
+/// gives the statistics. `sums()` gives the sums; it is called once, when all memory is allocated and nothing is written.
+/// @throws std::bad_alloc   before `sums` is called; and what that throws
+template <bool is_training, Element T, class Pass, Element P, class Fill, class Sums>
 void apply_sums(const Arguments& arguments, const CallOptions& call, const cpu::GradientTensors<T, Pass>& tensors,
-                const std::vector<double>& dy, const std::vector<double>& dy_x, std::int64_t count,
-                cpu::GradientArguments<P> to, const Fill& fill) {
-  arguments.check_sums(static_cast<std::int64_t>(dy.size()), count);
+                cpu::GradientArguments<P> to, const Fill& fill, const Sums& sums) {
   const cpu::Machine machine = machine_of(call);
-  if (arguments.channels() == 0) return;
-  if (count == 0) return to.write_empty_batch(arguments.channels());
-  to.values = count;
   cpu::Scratch scratch;
   const auto part = cpu::ChannelScratch::reserve(scratch, arguments.channels(), cpu::GivenStatistics::count);
-  const auto sums_part = cpu::ChannelScratch::reserve(scratch, arguments.channels(), 4);
+  const auto state_part = cpu::ChannelScratch::reserve(scratch, arguments.channels(), 4);
   scratch.allocate();
-  cpu::GivenStatistics given = fill(part.in(scratch));
-  const cpu::ChannelArrays sums = sums_part.in(scratch);
-  std::fill_n(sums.first, 4 * sums.stride, 0.0);
-  std::copy(dy.begin(), dy.end(), sums[0]);
-  std::copy(dy_x.begin(), dy_x.end(), sums[2]);
-  // The sums are about the whole mean: nothing is left to be taken off.
-  for (std::int64_t c = 0; c < arguments.channels(); ++c) sums[3][c] = given.rest()[c] * sums[0][c];
-  if (arguments.empty()) {
-    cpu::GradientFinish<T, P>(machine, given, to)(0, arguments.channels(), sums);
-  } else {
-    cpu::apply_gradient_sums(machine, tensors, sums, given, to);
-  }
+  const cpu::GivenStatistics given = fill(part.in(scratch));
+  const cpu::ChannelArrays state = state_part.in(scratch);
+  const auto collect = [&] {
+    const auto& whole = sums();
+    std::fill_n(state.first, 4 * state.stride, 0.0);
+    std::copy(whole.dy.begin(), whole.dy.end(), state[0]);
+    std::copy(whole.dy_x.begin(), whole.dy_x.end(), state[2]);
+    // The sums are about the whole mean: nothing is left to be taken off.
+    for (std::int64_t c = 0; c < arguments.channels(); ++c) state[3][c] = given.rest()[c] * state[0][c];
+    return whole.count;
+  };
+  if (!arguments.empty()) return cpu::apply_gradient_sums<is_training>(machine, tensors, state, given, to, collect);
+  to.values = collect();
+  if (to.values == 0) return to.write_empty_batch(arguments.channels());
+  cpu::GradientFinish<T, P>(machine, given, to)(0, arguments.channels(), state);
 }
 
 /// A tensor of zeros for a geometry: one plane or row, that all images and channels share.
