@@ -59,6 +59,7 @@ Moments moments(TensorView<const T> x, Format format, const CallOptions& call = 
 /// Merges the moments of further values of the same channels, as if both had been computed at once (to rounding). Merging is
 /// not commutative bit by bit: merge in a fixed order, such as rank order.
 /// @throws ShapeError   the numbers of channels differ
+/// @throws ValueError   BATCHNORM_ISA cannot be used
 void merge(Moments& into, const Moments& from);
 
 /// Batch statistics and running update from moments:
@@ -112,16 +113,11 @@ inline void merge(Moments& into, const Moments& from) {
     into = from;
     return;
   }
-  using D = cpu::vec<double, sizeof(double)>;
-  const auto at = [](const Moments& m, std::size_t c) -> cpu::VectorMoments<D> {
-    return {D::broadcast(m.mean[c]), D::broadcast(m.mean_low[c]), D::broadcast(m.m2[c]), D::zero()};
-  };
-  for (std::size_t c = 0; c < into.mean.size(); ++c) {
-    const auto merged = cpu::merged(at(into, c), at(from, c), static_cast<double>(into.count), static_cast<double>(from.count));
-    into.mean[c] = merged.mean.v[0];
-    into.mean_low[c] = merged.mean_low.v[0];
-    into.m2[c] = merged.m2.v[0] + merged.m2_low.v[0];
-  }
+  cpu::run(active_isa(), cpu::MergeMoments{{into.mean.data(), into.mean_low.data(), into.m2.data()},
+                                           {from.mean.data(), from.mean_low.data(), from.m2.data()},
+                                           into.channels(),
+                                           static_cast<double>(into.count),
+                                           static_cast<double>(from.count)});
   into.count += from.count;
 }
 

@@ -72,6 +72,35 @@ struct Pair {
   }
 };
 
+/// Merges moments of n_b values per channel into those of n_a, neither 0. The arrays have no room behind the last channel.
+struct MergeMoments {
+  double* into[3];  // mean, mean_low, m2
+  const double* from[3];
+  std::int64_t channels;
+  double n_a, n_b;
+
+  template <int Bytes>
+  BATCHNORM_INLINE void run() const {
+    using Moments = VectorMoments<vec<double, Bytes>>;
+    for (std::int64_t c = 0; c < channels; c += pair_of<Bytes>) {
+      const std::int64_t some = (std::min)(pair_of<Bytes>, channels - c);
+      Pair<Bytes> a[3], b[3];
+      for (int k = 0; k < 3; ++k) {
+        a[k] = Pair<Bytes>::load(into[k] + c, some, 0.0);
+        b[k] = Pair<Bytes>::load(from[k] + c, some, 0.0);
+      }
+      const auto zero = Pair<Bytes>::broadcast(0.0);
+      const Moments low =
+          merged(Moments{a[0].low, a[1].low, a[2].low, zero.low}, Moments{b[0].low, b[1].low, b[2].low, zero.low}, n_a, n_b);
+      const Moments high = merged(Moments{a[0].high, a[1].high, a[2].high, zero.high},
+                                  Moments{b[0].high, b[1].high, b[2].high, zero.high}, n_a, n_b);
+      (Pair<Bytes>{low.mean, high.mean}).store(into[0] + c, some);
+      (Pair<Bytes>{low.mean_low, high.mean_low}).store(into[1] + c, some);
+      (Pair<Bytes>{low.m2 + low.m2_low, high.m2 + high.m2_low}).store(into[2] + c, some);
+    }
+  }
+};
+
 /// scale / sqrt(variance + epsilon) with one rounding (and 2^-100 more): Newton's correction of the rounded quotient and root
 /// by their exact remainders. For double; float rounds the plain quotient in double once more and needs no better.
 template <int Bytes>
