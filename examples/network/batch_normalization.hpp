@@ -26,7 +26,7 @@ class Normalization : public Layer<T> {
 
   /// Scale, bias and the running statistics.
   const batchnorm::Parameters<T>& learnt() const { return learnt_; }
-  double epsilon() const { return training_.options().epsilon; }
+  double epsilon() const { return inference_.options().epsilon; }
 
   /// The activation as a layer of its own; null where there is none.
   virtual std::unique_ptr<Layer<T>> activation() const = 0;
@@ -36,9 +36,7 @@ class Normalization : public Layer<T> {
   }
 
  protected:
-  using Operator = batchnorm::BatchNorm<T, batchnorm::Format::NHWC>;
-  Operator training_{true};
-  Operator inference_{false};
+  batchnorm::BatchNorm<T, batchnorm::Format::NHWC> inference_;
   batchnorm::Parameters<T> learnt_;
   Tensor<T> dscale_;
   Tensor<T> dbias_;
@@ -48,11 +46,12 @@ class Normalization : public Layer<T> {
 
 /// y = activation(scale * (x - mean) / sqrt(variance + epsilon) + bias), the channels on the last axis of x: one object over
 /// the library's operator, with the parameters, their gradients and what the gradient needs from the forward pass. Of an
-/// activation that is one bit per element.
-template <class T, class Activation = batchnorm::Identity>
+/// activation that is one bit per element. Operator is what trains: the library's for one process, or the one for several.
+template <class T, class Activation = batchnorm::Identity, class Operator = batchnorm::BatchNorm<T, batchnorm::Format::NHWC>>
 class BatchNormalization final : public Normalization<T> {
  public:
-  using Normalization<T>::Normalization;
+  explicit BatchNormalization(std::int64_t channels) : BatchNormalization(channels, Operator(true)) {}
+  BatchNormalization(std::int64_t channels, const Operator& training) : Normalization<T>(channels), training_(training) {}
 
   std::unique_ptr<Layer<T>> clone() const override { return std::make_unique<BatchNormalization>(*this); }
   std::unique_ptr<Layer<T>> activation() const override {
@@ -73,14 +72,14 @@ class BatchNormalization final : public Normalization<T> {
       mask_.resize(static_cast<std::size_t>(batchnorm::mask_bytes(x.shape())));
       out.mask = mask_;
     }
-    this->training_(x, scale, bias, mean, variance, out, Activation{});
+    training_(x, scale, bias, mean, variance, out, Activation{});
   }
 
   void backward(const Tensor<T>& x, const Tensor<T>&, const Tensor<T>& dy, Tensor<T>* dx) override {
     batchnorm::GradientViews<T, T> out{.dscale = this->dscale_, .dbias = this->dbias_};
     if (dx != nullptr) out.dx = *dx;
     const auto backward_through = [&](const auto& through) {
-      this->training_.backward(dy, x, this->learnt_.scale, this->saved_mean_, this->saved_variance_, out, through);
+      training_.backward(dy, x, this->learnt_.scale, this->saved_mean_, this->saved_variance_, out, through);
     };
     if constexpr (has_activation) {
       backward_through(batchnorm::ThroughMask<Activation>{mask_});
@@ -93,6 +92,7 @@ class BatchNormalization final : public Normalization<T> {
   static constexpr bool has_activation = std::is_same_v<Activation, batchnorm::Relu>;
   static_assert(has_activation || std::is_same_v<Activation, batchnorm::Identity>);
 
+  Operator training_;
   std::vector<std::uint8_t> mask_;
 };
 

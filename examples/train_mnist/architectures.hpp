@@ -58,9 +58,10 @@ struct ConvolutionalExtents {
 /// Blocks of a 3 x 3 convolution, normalization, ReLU and pooling to half the side, then a linear layer. Normalization and ReLU
 /// are one operation: the ReLU is the epilogue, and the gradient needs one bit of each of its elements.
 /// The deviation of the weights is sqrt(2 / inputs) (He et al. 2015), which keeps the size of the values through a ReLU, and
-/// sqrt(1 / inputs) where none follows.
-template <class T>
-Architecture<T> convolutional_network(const ConvolutionalExtents& extents, Normalize normalize, std::uint64_t seed) {
+/// sqrt(1 / inputs) where none follows. `training` is what normalises in training, as for BatchNormalization.
+template <class T, class Operator = batchnorm::BatchNorm<T, batchnorm::Format::NHWC>>
+Architecture<T> convolutional_network(const ConvolutionalExtents& extents, Normalize normalize, std::uint64_t seed,
+                                      const Operator& training = Operator(true)) {
   using namespace network;
   Random random(seed);
   const auto deviation = [](double variance, std::int64_t count) { return std::sqrt(variance / static_cast<double>(count)); };
@@ -70,7 +71,7 @@ Architecture<T> convolutional_network(const ConvolutionalExtents& extents, Norma
   for (const std::int64_t channels : extents.channels) {
     if (normalize == Normalize::yes) {
       made.layers.template add<Convolution<T>>(inputs, channels, Bias::absent, deviation(2, 9 * inputs), random);
-      made.layers.template add<BatchNormalization<T, batchnorm::Relu>>(channels);
+      made.layers.template add<BatchNormalization<T, batchnorm::Relu, Operator>>(channels, training);
     } else {
       made.layers.template add<Convolution<T>>(inputs, channels, Bias::present, deviation(2, 9 * inputs), random);
       made.layers.template add<Relu<T>>();
