@@ -14,13 +14,16 @@ install(
 # What batchnorm::cuda is compiled from, for those who compile it with other options.
 install(FILES include/batchnorm/cuda/batch_norm.cu DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/batchnorm/cuda)
 install(EXPORT batchnormTargets NAMESPACE batchnorm:: DESTINATION ${package_dir})
-# A file of its own: the package reads it only for those who ask for the component checkpoint.
-install(
-  TARGETS batchnorm_checkpoint
-  EXPORT batchnormCheckpointTargets
-  FILE_SET HEADERS
-  INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-install(EXPORT batchnormCheckpointTargets NAMESPACE batchnorm:: DESTINATION ${package_dir})
+# Files of their own: the package reads them only for those who ask for these components.
+foreach(part Checkpoint Mpi)
+  string(TOLOWER ${part} name)
+  install(
+    TARGETS batchnorm_${name}
+    EXPORT batchnorm${part}Targets
+    FILE_SET HEADERS
+    INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+  install(EXPORT batchnorm${part}Targets NAMESPACE batchnorm:: DESTINATION ${package_dir})
+endforeach()
 
 configure_package_config_file(
   ${CMAKE_CURRENT_LIST_DIR}/batchnormConfig.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/batchnormConfig.cmake

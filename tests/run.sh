@@ -18,13 +18,14 @@ it installs those that are missing, otherwise it says which.
   --examples            also runs the examples
   --cuda                also compiles batchnorm::cuda where there is nvcc and checks its code, and seeds bugs into its kernels
                         that the tests must find (minutes); no device is needed
+  --mpi                 also batch normalization over MPI, on 1 to 7 ranks of this machine
   --all                 all of these but --compilers: the sanitizers are Clang's
   --warnings-as-errors  a compiler's warning fails the build
   --help                this text
 END
 }
 
-compilers=false headers=false sanitizers=false consumers=false examples=false cuda=false warnings_as_errors=OFF
+compilers=false headers=false sanitizers=false consumers=false examples=false cuda=false mpi=false warnings_as_errors=OFF
 for option; do
   case $option in
     --compilers) compilers=true ;;
@@ -33,7 +34,8 @@ for option; do
     --consumers) consumers=true ;;
     --examples) examples=true ;;
     --cuda) cuda=true ;;
-    --all) headers=true sanitizers=true consumers=true examples=true cuda=true ;;
+    --mpi) mpi=true ;;
+    --all) headers=true sanitizers=true consumers=true examples=true cuda=true mpi=true ;;
     --warnings-as-errors) warnings_as_errors=ON ;;
     --help | -h) usage && exit ;;
     *) usage >&2 && exit 2 ;;
@@ -43,6 +45,9 @@ done
 packages=(cmake ninja-build g++ libeigen3-dev libgtest-dev libbenchmark-dev libcli11-dev zlib1g-dev libpng-dev libonnx-testdata)
 if $compilers || $sanitizers || $consumers; then
   packages+=(clang libclang-rt-14-dev)
+fi
+if $mpi; then
+  packages+=(libopenmpi-dev openmpi-bin)
 fi
 require_packages "${packages[@]}"
 
@@ -176,7 +181,11 @@ if $consumers; then
   step "consumers" watched consumers tests/consumers/run.sh
 fi
 if $examples; then
-  step "examples" watched examples examples/run.sh --build-folder="build/tests/${builds%% *}" train_mnist normalize_images
+  names=(train_mnist normalize_images)
+  if $mpi; then
+    names+=(mpi_training)
+  fi
+  step "examples" watched examples examples/run.sh --build-folder="build/tests/${builds%% *}" "${names[@]}"
 fi
 
 echo

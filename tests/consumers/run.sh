@@ -53,9 +53,17 @@ check_moved() {
   fi
 }
 
+has_mpi=true
+if ! command -v mpicxx > /dev/null; then
+  has_mpi=false
+  echo "== MPI: skipped: not installed"
+fi
 consume_installed() {
   consume installed "$1" installed -D CMAKE_PREFIX_PATH="$build/prefix"
   consume checkpoint-installed "$1" checkpoint -D CMAKE_PREFIX_PATH="$build/prefix"
+  if $has_mpi; then
+    consume mpi-installed "$1" mpi -D CMAKE_PREFIX_PATH="$build/prefix"
+  fi
 }
 install "$build/prefix"
 with_each_compiler consume_installed
@@ -64,6 +72,9 @@ consume_moved() {
   consume moved "$1" installed -D CMAKE_PREFIX_PATH="$build/moved"
   consume subdirectory "$1" subdirectory -D BATCHNORM_SOURCE="$source"
   consume checkpoint-subdirectory "$1" checkpoint -D BATCHNORM_SOURCE="$source"
+  if $has_mpi; then
+    consume mpi-subdirectory "$1" mpi -D BATCHNORM_SOURCE="$source"
+  fi
 
   echo "== headers alone, $1"
   "$1" -std=c++20 -O2 -I include -isystem /usr/include/eigen3 "$program" -pthread -o "$build/program-$1"
