@@ -46,14 +46,14 @@ bool updates_running_statistics(const Forward& call) { return call.training && c
 
 /// What is updated in place lies apart from all else.
 bool running_statistics_are_apart(const Forward& call) {
-  const auto apart = [](const at::Tensor& written, std::initializer_list<const at::Tensor*> others) {
-    for (const at::Tensor* other : others) {
-      if (other->defined() && at::get_overlap_status(written, *other) != at::MemOverlapStatus::No) return false;
+  const auto apart = [&](const at::Tensor& written, std::initializer_list<const at::Tensor*> vectors) {
+    for (const at::Tensor* vector : vectors) {
+      if (vector->defined() && at::get_overlap_status(written, *vector) != at::MemOverlapStatus::No) return false;
     }
-    return true;
+    return !written.is_alias_of(call.x);
   };
-  return apart(call.running_mean, {&call.running_variance, &call.weight, &call.bias, &call.x}) &&
-         apart(call.running_variance, {&call.weight, &call.bias, &call.x});
+  return apart(call.running_mean, {&call.running_variance, &call.weight, &call.bias}) &&
+         apart(call.running_variance, {&call.weight, &call.bias});
 }
 
 /// The type of the parameters where the kernels compute what PyTorch's own do.
@@ -74,7 +74,7 @@ std::optional<at::ScalarType> accepted(const Forward& call) {
 template <class T>
 Tensors run(const Forward& call, at::ScalarType parameter) {
   using P = parameter_t<T>;
-  const at::MemoryFormat memory_format = call.x.suggest_memory_format();
+  const at::MemoryFormat memory_format = format_like(call.x);
   const at::Tensor x = in_format(call.x, memory_format);
   const at::Tensor y = at::empty(x.sizes(), x.options(), memory_format);
   const at::Tensor scale = widened<P>(call.weight), bias = widened<P>(call.bias);
@@ -133,7 +133,7 @@ at::Tensor variance_of(const Backward& call) {
 template <class T>
 Tensors run(const Backward& call, at::ScalarType parameter) {
   using P = parameter_t<T>;
-  const at::MemoryFormat memory_format = call.x.suggest_memory_format();
+  const at::MemoryFormat memory_format = format_like(call.x, call.dy);
   const at::Tensor x = in_format(call.x, memory_format), dy = in_format(call.dy, memory_format);
   const at::Tensor scale = widened<P>(call.weight), mean = widened<P>(mean_of(call)), variance = variance_of<P>(call);
   at::Tensor dx, dscale, dbias;

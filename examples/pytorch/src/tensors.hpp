@@ -70,6 +70,13 @@ inline bool is_optional_channel_vector(const at::Tensor& x, const at::Tensor& ve
   return !vector.defined() || is_channel_vector(x, vector);
 }
 
+/// The format in which PyTorch's own kernels write a tensor like x: that of x where x is dense, the first of several that fit;
+/// otherwise the one that its strides suggest.
+at::MemoryFormat format_like(const at::Tensor& x);
+
+/// The same for the gradient, where dy may be laid out otherwise.
+at::MemoryFormat format_like(const at::Tensor& x, const at::Tensor& dy);
+
 /// The tensor itself where kernels that write the dense `memory_format` can read it in place, slices of a larger tensor
 /// included; otherwise a copy in that format.
 at::Tensor in_format(const at::Tensor& tensor, at::MemoryFormat memory_format);
