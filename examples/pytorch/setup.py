@@ -63,6 +63,7 @@ setuptools.setup(
     version=version(),
     description="torch.nn.BatchNorm1d, 2d and 3d on the CPU by the kernels of batchnorm",
     license="MIT",
+    package_dir={"": "python"},
     packages=["batchnorm_torch"],
     ext_modules=[extension()],
     cmdclass={"build_ext": cpp_extension.BuildExtension.with_options(no_python_abi_suffix=True)},

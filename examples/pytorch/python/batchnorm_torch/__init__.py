@@ -18,7 +18,8 @@ __all__ = ["Calls", "calls", "disable", "enable", "instruction_set", "is_enabled
 try:
     torch.ops.load_library(pathlib.Path(__file__).with_name("_C.so"))
 except OSError as error:
-    raise ImportError(f"batchnorm_torch was built for another torch than {torch.__version__}; install it again") from error
+    raise ImportError(f"batchnorm_torch cannot be loaded; if torch (now {torch.__version__}) was replaced, install it again: "
+                      f"{error.__cause__ or error}") from error
 
 _ops = torch.ops.batchnorm_torch
 
