@@ -32,7 +32,7 @@ def eigen():
     for candidate in candidates:
         if candidate and (pathlib.Path(candidate) / "Eigen" / "Core").exists():
             return candidate
-    raise SystemExit("Eigen 3.4 is missing (Debian: libeigen3-dev). EIGEN3_INCLUDE_DIR can name the folder that holds Eigen/Core.")
+    raise SystemExit("Eigen 3.4 is missing (Debian: libeigen3-dev). EIGEN3_INCLUDE_DIR can name the folder of Eigen/Core.")
 
 
 def version():

@@ -25,6 +25,10 @@ def channels_last(rank):
     return {4: torch.channels_last, 5: torch.channels_last_3d}[rank]
 
 
+def memory_formats(rank):
+    return (torch.contiguous_format, channels_last(rank)) if rank > 3 else (torch.contiguous_format, )
+
+
 def _larger(tensor, layout):
     """The tensor as a slice of a larger one that is filled with NaN."""
     extents = [extent + 2 for extent in tensor.shape]
@@ -101,10 +105,10 @@ def half_ulp(dtype):
 def tolerances(formula, element, parameter):
     """How far each result may be from the formula, by rounding alone: the promise of docs/numerics.md.
 
-    float, half, bfloat16: y is within 3 units of float at the largest of its terms, gradients within 8: PyTorch's interface hands
-    them a mean and an inverse deviation that were rounded to the parameters' type, half a unit each, and the deviation counts
-    twice. double: sums are carried in double too, 140 half units of the terms' magnitudes. Then each result is rounded to its
-    own type.
+    float, half, bfloat16: y is within 3 units of float at the largest of its terms, gradients within 8: PyTorch's interface
+    hands them a mean and an inverse deviation that were rounded to the parameters' type, half a unit each, and the deviation
+    counts twice. double: sums are carried in double too, 140 half units of the terms' magnitudes. Then each result is rounded
+    to its own type.
     """
     is_double = element == torch.double
     unit = torch.finfo(torch.double if is_double else torch.float).eps

@@ -38,14 +38,14 @@ class Autograd(unittest.TestCase):
     def test_gradcheck_and_gradgradcheck(self):
         for shape in SHAPES:
             for training in support.BOTH:
-                for memory_format in (torch.contiguous_format, *([support.channels_last(len(shape))] if len(shape) > 3 else [])):
+                for memory_format in support.memory_formats(len(shape)):
                     with self.subTest(shape=shape, training=training, memory_format=memory_format):
                         x = torch.randn(shape, dtype=torch.double).contiguous(memory_format=memory_format).requires_grad_()
                         module = module_like(x, training, momentum=0.0)  # a function must not change between its calls
                         inputs = (x, module.weight, module.bias)
 
-                        def call(x, weight, bias):
-                            return functional.batch_norm(x, module.running_mean, module.running_var, weight, bias, training, 0.0)
+                        def call(x, *parameters):
+                            return functional.batch_norm(x, module.running_mean, module.running_var, *parameters, training, 0.0)
 
                         self.assertTrue(torch.autograd.gradcheck(call, inputs))
                         self.assertTrue(torch.autograd.gradgradcheck(call, inputs))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whole programs that are not changed: compiled, exported, in mixed precision, copied, stored, in several threads and processes."""
+"""Programs that are not changed: compiled, exported, in mixed precision, copied, stored, in several threads and processes."""
 
 import copy
 import io

@@ -3,8 +3,9 @@
 
     import batchnorm_torch
 
-and torch.nn.BatchNorm1d, 2d, 3d and torch.nn.functional.batch_norm run on them, in training and inference, with their gradients,
-for float, double, half and bfloat16, in every memory format. What they do not take runs on PyTorch's own kernels as before.
+and torch.nn.BatchNorm1d, 2d, 3d and torch.nn.functional.batch_norm run on them, in training and inference, with their
+gradients, for float, double, half and bfloat16, in every memory format. What they do not take runs on PyTorch's own kernels
+as before.
 """
 
 import contextlib
