@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT
+
+#include "batchnorm_c.h"
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include <batchnorm/isa.hpp>
+#include <batchnorm/thread_team.hpp>
+#include <batchnorm/version.hpp>
+
+#include "boundary.hpp"
+#include "calls.hpp"
+#include "codes.hpp"
+
+struct batchnorm_thread_team {
+  batchnorm::ThreadTeam team;
+};
+
+namespace c_interface {
+namespace {
+
+// Sizes of the structures as they were first, and so the least that a program can have.
+#define BATCHNORM_C_SIZE_UP_TO(structure, field) (offsetof(structure, field) + sizeof(structure::field))
+constexpr std::size_t first_size_of(const batchnorm_options*) { return BATCHNORM_C_SIZE_UP_TO(batchnorm_options, team); }
+constexpr std::size_t first_size_of(const batchnorm_forward_arguments*) {
+  return BATCHNORM_C_SIZE_UP_TO(batchnorm_forward_arguments, reserve_space_2);
+}
+constexpr std::size_t first_size_of(const batchnorm_backward_arguments*) {
+  return BATCHNORM_C_SIZE_UP_TO(batchnorm_backward_arguments, dbias);
+}
+constexpr std::size_t first_size_of(const batchnorm_double_backward_arguments*) {
+  return BATCHNORM_C_SIZE_UP_TO(batchnorm_double_backward_arguments, dscale);
+}
+
+// A structure grows by fields, not into padding, whose bytes nobody sets.
+template <class Structure>
+constexpr bool ends_without_padding = first_size_of(static_cast<const Structure*>(nullptr)) == sizeof(Structure);
+static_assert(ends_without_padding<batchnorm_options> && ends_without_padding<batchnorm_forward_arguments>);
+static_assert(ends_without_padding<batchnorm_backward_arguments> && ends_without_padding<batchnorm_double_backward_arguments>);
+
+constexpr Code<batchnorm::Format> formats[] = {{BATCHNORM_NCHW, batchnorm::Format::NCHW, "NCHW"},
+                                               {BATCHNORM_NHWC, batchnorm::Format::NHWC, "NHWC"}};
+constexpr Code<batchnorm::RunningVariance> running_variances[] = {
+    {BATCHNORM_UNBIASED, batchnorm::RunningVariance::unbiased, "unbiased"},
+    {BATCHNORM_BIASED, batchnorm::RunningVariance::biased, "biased"}};
+constexpr Code<batchnorm::NotFinite> not_finites[] = {{BATCHNORM_NOT_FINITE_UPDATES, batchnorm::NotFinite::update, "updates"},
+                                                      {BATCHNORM_NOT_FINITE_KEEPS, batchnorm::NotFinite::keep, "keeps"}};
+
+void set_options(std::string_view call, Setting& setting, const batchnorm_options* given) {
+  const batchnorm_options options =
+      given == nullptr ? batchnorm_default_options() : read(call, "options", given, first_size_of(given));
+  if (options.reserved != 0) refuse(call, "reserved is " + std::to_string(options.reserved) + ", it must be 0");
+  setting.options = {
+      .is_training = options.is_training != 0,
+      .epsilon = options.epsilon,
+      .momentum = options.momentum,
+      .running_variance = value_of(call, "running_variance", options.running_variance, running_variances),
+      .not_finite = value_of(call, "not_finite", options.not_finite, not_finites),
+  };
+  setting.call.batch_number = options.batch_number;
+  if (options.team != nullptr) setting.call.executor = &options.team->team;
+}
+
+batchnorm::Shape shape_of(std::string_view call, std::int32_t rank, const std::int64_t* extents) {
+  if (rank < 2 || rank > 5) {
+    batchnorm::detail::fail<batchnorm::ShapeError>(std::string(call) + ": rank is " + std::to_string(rank) +
+                                                   ", expected 2 to 5");
+  }
+  if (extents == nullptr) refuse(call, "shape is NULL");
+  return batchnorm::Shape(std::span(extents, static_cast<std::size_t>(rank)));
+}
+
+/// Reads the structures and hands them to operation(Types<T, P>, setting, arguments).
+template <class Arguments, class Operation>
+batchnorm_status run(std::string_view call, std::string_view name, const batchnorm_options* options, const Arguments* given,
+                     Operation operation) noexcept {
+  return guarded([&] {
+    const Arguments arguments = read(call, name, given, first_size_of(given));
+    Setting setting{
+        value_of(call, "format", arguments.format, formats), shape_of(call, arguments.rank, arguments.shape), {}, {}};
+    set_options(call, setting, options);
+    with_types(call, arguments.type, arguments.parameter_type, [&](auto types) { operation(types, setting, arguments); });
+  });
+}
+
+std::string_view or_empty(const char* text) { return text == nullptr ? std::string_view() : text; }
+
+}  // namespace
+}  // namespace c_interface
+
+using c_interface::guarded;
+
+batchnorm_status batchnorm_forward(const batchnorm_options* options, const batchnorm_forward_arguments* arguments) noexcept {
+  return c_interface::run("batchnorm_forward", "forward_arguments", options, arguments,
+                          []<class T, class P>(c_interface::Types<T, P>, const auto& setting, const auto& given) {
+                            c_interface::forward<T, P>(setting, given);
+                          });
+}
+
+batchnorm_status batchnorm_backward(const batchnorm_options* options, const batchnorm_backward_arguments* arguments) noexcept {
+  return c_interface::run("batchnorm_backward", "backward_arguments", options, arguments,
+                          []<class T, class P>(c_interface::Types<T, P>, const auto& setting, const auto& given) {
+                            c_interface::backward<T, P>(setting, given);
+                          });
+}
+
+batchnorm_status batchnorm_double_backward(const batchnorm_options* options,
+                                           const batchnorm_double_backward_arguments* arguments) noexcept {
+  return c_interface::run("batchnorm_double_backward", "double_backward_arguments", options, arguments,
+                          []<class T, class P>(c_interface::Types<T, P>, const auto& setting, const auto& given) {
+                            c_interface::double_backward<T, P>(setting, given);
+                          });
+}
+
+const char* batchnorm_last_error() noexcept { return c_interface::last_error; }
+
+const char* batchnorm_version() noexcept {
+#define BATCHNORM_C_TEXT_OF(number) #number
+#define BATCHNORM_C_TEXT(number) BATCHNORM_C_TEXT_OF(number)
+  return BATCHNORM_C_TEXT(BATCHNORM_VERSION_MAJOR) "." BATCHNORM_C_TEXT(BATCHNORM_VERSION_MINOR) "." BATCHNORM_C_TEXT(
+      BATCHNORM_VERSION_PATCH);
+}
+
+const char* batchnorm_available_isa(std::int32_t index) noexcept {
+  const char* name = nullptr;
+  guarded([&] {
+    const auto isas = batchnorm::available_isas();
+    if (index >= 0 && static_cast<std::size_t>(index) < isas.size()) {
+      name = to_string(isas[static_cast<std::size_t>(index)]).data();
+    }
+  });
+  return name;
+}
+
+batchnorm_status batchnorm_active_isa(const char** name) noexcept {
+  return guarded([&] {
+    if (name == nullptr) c_interface::refuse("batchnorm_active_isa", "name is NULL");
+    *name = to_string(batchnorm::active_isa()).data();
+  });
+}
+
+batchnorm_status batchnorm_force_isa(const char* name) noexcept {
+  return guarded([&] { batchnorm::force_isa(batchnorm::parse_isa(c_interface::or_empty(name))); });
+}
+
+batchnorm_status batchnorm_create_thread_team(std::int32_t concurrency, batchnorm_thread_team** team) noexcept {
+  return guarded([&] {
+    if (team == nullptr) c_interface::refuse("batchnorm_create_thread_team", "team is NULL");
+    *team = new batchnorm_thread_team{batchnorm::ThreadTeam(concurrency)};
+  });
+}
+
+void batchnorm_destroy_thread_team(batchnorm_thread_team* team) noexcept { delete team; }

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BATCHNORM_C_H
+#define BATCHNORM_C_H
+
+/*
+ * Batch normalization in terms of C99: the operator of batchnorm/batch_norm.hpp, its gradients and theirs.
+ *
+ *   y[n,c,s] = scale[c] * (x[n,c,s] - mean[c]) / sqrt(variance[c] + epsilon) + bias[c]
+ *
+ * Shapes.   Tensors (x, y and their gradients) have rank 2 to 5: NCHW means (N, C, spatial...), NHWC means (N, spatial..., C);
+ *           rank 2 is (N, C) in both. shape holds the extents in that order. Everything else is a vector [C].
+ * Types.    Tensors have the type `type`, all vectors of a call the type `parameter_type`: float or half beside float or half,
+ *           float or bfloat16 beside bfloat16, double beside double.
+ * Strides.  How many elements (not bytes) neighbours along each axis are apart; NULL where the tensor is dense. Slices of
+ *           larger tensors are read and written in place, as long as either the spatial values of a channel, or the channels
+ *           of a position, lie next to each other, the same in all tensors of a call. Vectors are dense.
+ * Absent.   An optional argument is absent when it is NULL; what is absent is not computed. x, dy and output_x are always
+ *           needed, and may be NULL only where the shape holds no elements. Where C is 0 no vector is looked at.
+ * Aliasing. output_x may be x, and dx may be dy, with the same strides. No other output may share an element with anything.
+ * Errors.   Every argument is checked before anything is written: on any status but BATCHNORM_OK all outputs and running
+ *           statistics are as they were, and batchnorm_last_error() says what is wrong. Nothing is printed, nothing aborts, no
+ *           C++ exception leaves the library.
+ * Threads.  Every function may be called from several threads at once, as long as their outputs differ. The number of threads
+ *           a call uses changes its time, never its result.
+ * Environment. BATCHNORM_NUM_THREADS: threads of a call that names no team (default: all); BATCHNORM_ISA: the instruction set.
+ *
+ * Binary interface. The shared library is called libbatchnorm_c.so.0; its functions carry the version BATCHNORM_C_0, and it
+ * exports nothing else. As long as the 0 stands, functions and fields are only added: a structure grows at its end, begins
+ * with its own size, and a new field means by 0 what its absence meant. So a library takes the structures of older programs,
+ * and those of newer programs as long as the fields that it does not know are 0. Codes keep their numbers. A loaded library
+ * stays: dlclose() does not remove it, since its threads live on.
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__GNUC__)
+#define BATCHNORM_C_API __attribute__((visibility("default")))
+#else
+#define BATCHNORM_C_API
+#endif
+
+#if defined(__cplusplus) && __cplusplus >= 201103L
+#define BATCHNORM_C_NOEXCEPT noexcept
+#else
+#define BATCHNORM_C_NOEXCEPT
+#endif
+
+#if defined(__cplusplus)
+extern "C" {
+#endif
+
+/* What a function returns. */
+typedef enum batchnorm_status {
+  BATCHNORM_OK = 0,
+  BATCHNORM_SHAPE_ERROR = 1,   /* a rank or an extent does not fit */
+  BATCHNORM_VALUE_ERROR = 2,   /* an option or a code out of range, null or misaligned data, strides, an overlap, absence */
+  BATCHNORM_OUT_OF_MEMORY = 3, /* no room for the temporary vectors of a call */
+  BATCHNORM_SYSTEM_ERROR = 4,  /* the system refused a thread */
+  BATCHNORM_INTERNAL_ERROR = 5 /* anything else; a defect of the library */
+} batchnorm_status;
+
+/* Element types: IEEE 754 binary32, binary64 and binary16, and the upper half of a binary32. */
+enum {
+  BATCHNORM_DEFAULT_PARAMETERS = 0, /* as parameter_type only: double beside double, otherwise float */
+  BATCHNORM_FLOAT = 1,
+  BATCHNORM_DOUBLE = 2,
+  BATCHNORM_HALF = 3,
+  BATCHNORM_BFLOAT16 = 4
+};
+
+/* Which axis holds the channels. */
+enum { BATCHNORM_NCHW = 0, BATCHNORM_NHWC = 1 };
+
+/* Which variance enters the running variance: divided by max(m - 1, 1) or by m (m values per channel). */
+enum { BATCHNORM_UNBIASED = 0, BATCHNORM_BIASED = 1 };
+
+/* What a channel whose batch mean or variance is NaN or infinite does to its running statistics: they take it in, or keep. */
+enum { BATCHNORM_NOT_FINITE_UPDATES = 0, BATCHNORM_NOT_FINITE_KEEPS = 1 };
+
+/* Threads that calls share; a call that finds them busy runs on its own thread. */
+typedef struct batchnorm_thread_team batchnorm_thread_team;
+
+/* How to compute. Begin with batchnorm_default_options(). */
+typedef struct batchnorm_options {
+  size_t size;              /* sizeof(batchnorm_options) */
+  int32_t is_training;      /* not 0: the statistics of the batch normalise x and update the running ones; 0: those given do */
+  int32_t running_variance; /* BATCHNORM_UNBIASED, BATCHNORM_BIASED */
+  int32_t not_finite;       /* BATCHNORM_NOT_FINITE_UPDATES, BATCHNORM_NOT_FINITE_KEEPS */
+  int32_t reserved;         /* 0 */
+  double epsilon;           /* added to the variance under the root; in (0, 1] */
+  double momentum;          /* weight of the new statistic: running = (1 - momentum) * running + momentum * batch; in [0, 1] */
+  int64_t batch_number;     /* not 0: counted from 1, the momentum of this call is 1 / batch_number (cumulative average) */
+  batchnorm_thread_team* team; /* NULL: the threads of the library */
+} batchnorm_options;
+
+/* Arguments of batchnorm_forward. */
+typedef struct batchnorm_forward_arguments {
+  size_t size; /* sizeof(batchnorm_forward_arguments) */
+  int32_t type, parameter_type, format, rank;
+  const int64_t* shape; /* [rank] */
+  const void* x;
+  const int64_t* x_strides;
+  const void *scale, *bias; /* [C], each optional: 1 and 0 */
+  void *mean, *variance;    /* [C], the running statistics: read in inference, updated in place in training, where both may be
+                               absent together */
+  void* output_x;           /* y */
+  const int64_t* output_x_strides;
+  void *batch_mean, *batch_variance;       /* [C], optional: training: mean and biased variance of the batch; inference: */
+  void *reserve_space_1, *reserve_space_2; /* copies of mean and variance. The reserve spaces hold the same for the gradient */
+} batchnorm_forward_arguments;
+
+/* Arguments of batchnorm_backward. */
+typedef struct batchnorm_backward_arguments {
+  size_t size; /* sizeof(batchnorm_backward_arguments) */
+  int32_t type, parameter_type, format, rank;
+  const int64_t* shape; /* [rank] */
+  const void* dy;
+  const int64_t* dy_strides;
+  const void* x;
+  const int64_t* x_strides;
+  const void* scale;           /* [C], optional: 1 */
+  const void *mean, *variance; /* [C], training: reserve_space_1 and _2 of the forward pass; inference: the running ones */
+  void* dx;                    /* optional */
+  const int64_t* dx_strides;
+  void *dscale, *dbias; /* [C], each optional */
+} batchnorm_backward_arguments;
+
+/* Arguments of batchnorm_double_backward. */
+typedef struct batchnorm_double_backward_arguments {
+  size_t size; /* sizeof(batchnorm_double_backward_arguments) */
+  int32_t type, parameter_type, format, rank;
+  const int64_t* shape; /* [rank] */
+  const void* x;
+  const int64_t* x_strides;
+  const void* dy;
+  const int64_t* dy_strides;
+  const void* scale;           /* [C], optional: 1 */
+  const void *mean, *variance; /* [C], as in the gradient */
+  const void* ddx;             /* optional: 0 */
+  const int64_t* ddx_strides;
+  const void *ddscale, *ddbias; /* [C], each optional: 0 */
+  void* dx;                     /* optional */
+  const int64_t* dx_strides;
+  void* ddy; /* optional */
+  const int64_t* ddy_strides;
+  void* dscale; /* [C], optional */
+} batchnorm_double_backward_arguments;
+
+/* Inference with epsilon 1e-5, momentum 0.1. */
+static inline batchnorm_options batchnorm_default_options(void) {
+  batchnorm_options options;
+  memset(&options, 0, sizeof options);
+  options.size = sizeof options;
+  options.epsilon = 1e-5;
+  options.momentum = 0.1;
+  return options;
+}
+
+/* Arguments that are all absent; {.size = sizeof(batchnorm_forward_arguments), .x = ...} does the same. */
+static inline batchnorm_forward_arguments batchnorm_no_forward_arguments(void) {
+  batchnorm_forward_arguments arguments;
+  memset(&arguments, 0, sizeof arguments);
+  arguments.size = sizeof arguments;
+  return arguments;
+}
+
+static inline batchnorm_backward_arguments batchnorm_no_backward_arguments(void) {
+  batchnorm_backward_arguments arguments;
+  memset(&arguments, 0, sizeof arguments);
+  arguments.size = sizeof arguments;
+  return arguments;
+}
+
+static inline batchnorm_double_backward_arguments batchnorm_no_double_backward_arguments(void) {
+  batchnorm_double_backward_arguments arguments;
+  memset(&arguments, 0, sizeof arguments);
+  arguments.size = sizeof arguments;
+  return arguments;
+}
+
+/*
+ * The operator. options == NULL means batchnorm_default_options(), here and below.
+ *
+ * Training reads x once (twice where a channel does not fit the cache), writes y once; statistics are carried in double.
+ * m == 1 value per channel: y == bias, the running variance stays finite. Empty batch: outputs empty or zero, running
+ * statistics untouched. A constant channel gives exactly bias. NaN and Inf stay within their channel.
+ */
+BATCHNORM_C_API batchnorm_status batchnorm_forward(const batchnorm_options* options,
+                                                   const batchnorm_forward_arguments* arguments) BATCHNORM_C_NOEXCEPT;
+
+/*
+ * Its gradients by x, scale and bias. With xh = (x - mean) * r and r = 1 / sqrt(variance + epsilon):
+ *
+ *   dbias = sum(dy)        dscale = sum(dy * xh)
+ *   training:  dx = scale * r * (dy - dbias / m - xh * dscale / m)
+ *   inference: dx = scale * r * dy
+ *
+ * Of the options, is_training, epsilon and team count; the others are checked all the same.
+ * Empty batch: dx empty, dscale = dbias = 0.
+ */
+BATCHNORM_C_API batchnorm_status batchnorm_backward(const batchnorm_options* options,
+                                                    const batchnorm_backward_arguments* arguments) BATCHNORM_C_NOEXCEPT;
+
+/*
+ * The gradients of sum(ddx * dx) + sum(ddscale * dscale) + sum(ddbias * dbias) by x, dy and scale, where dx, dscale and dbias
+ * are those of batchnorm_backward. With g = ddx and M[.] the mean over a channel:
+ *
+ *   training:  ddy    = scale * r * (g - M[g] - xh * M[g xh]) + ddscale * xh + ddbias
+ *              dx     = scale * r^2 * (xh * (M[g] M[dy] - M[dy g] + 3 M[dy xh] M[g xh]) + M[g xh] (M[dy] - dy)
+ *                                      + M[dy xh] (M[g] - g)) + ddscale * r * (dy - M[dy] - xh M[dy xh])
+ *              dscale = sum(g * r * (dy - M[dy] - xh M[dy xh]))
+ *   inference: ddy = g * r * scale + ddscale * xh + ddbias        dx = ddscale * r * dy        dscale = sum(g * dy * r)
+ *
+ * No output may share an element with anything. The options as in batchnorm_backward.
+ */
+BATCHNORM_C_API batchnorm_status batchnorm_double_backward(
+    const batchnorm_options* options, const batchnorm_double_backward_arguments* arguments) BATCHNORM_C_NOEXCEPT;
+
+/*
+ * What the last call of this thread that returned another status than BATCHNORM_OK had to say; "" when there was none. Cut
+ * after 1023 bytes. It lives until this thread's next such call.
+ */
+BATCHNORM_C_API const char* batchnorm_last_error(void) BATCHNORM_C_NOEXCEPT;
+
+/* "0.1.0", the version of the library that is loaded. */
+BATCHNORM_C_API const char* batchnorm_version(void) BATCHNORM_C_NOEXCEPT;
+
+/* The name of the instruction set with that index among those that run on this processor, ascending ("baseline", "x86-64-v3",
+ * "x86-64-v4"); NULL past the last. */
+BATCHNORM_C_API const char* batchnorm_available_isa(int32_t index) BATCHNORM_C_NOEXCEPT;
+
+/* The one that calls run on: the forced one, that of BATCHNORM_ISA, or the fastest here. BATCHNORM_VALUE_ERROR where
+ * BATCHNORM_ISA names none that is available, or name is NULL. */
+BATCHNORM_C_API batchnorm_status batchnorm_active_isa(const char** name) BATCHNORM_C_NOEXCEPT;
+
+/* From now on every call runs on that one. BATCHNORM_VALUE_ERROR where it is unknown or not available. */
+BATCHNORM_C_API batchnorm_status batchnorm_force_isa(const char* name) BATCHNORM_C_NOEXCEPT;
+
+/* A team of concurrency - 1 threads beside the caller's; concurrency in [1, 1024]. A forked child cannot use its parent's. */
+BATCHNORM_C_API batchnorm_status batchnorm_create_thread_team(int32_t concurrency,
+                                                              batchnorm_thread_team** team) BATCHNORM_C_NOEXCEPT;
+
+/* Ends its threads; no call may be using it. NULL is let pass. */
+BATCHNORM_C_API void batchnorm_destroy_thread_team(batchnorm_thread_team* team) BATCHNORM_C_NOEXCEPT;
+
+#if defined(__cplusplus)
+}
+#endif
+
+#endif
