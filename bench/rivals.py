@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Times this library, MindSpore, ONNX Runtime, JAX and PyTorch in one process, on the same buffers.
 
-    cmake --build build/bench --target batchnorm_bench_c
-    bench/rivals.py --library build/bench/bench/rivals/libbatchnorm_bench_c.so --json FILE
+    cmake --build build/bench --target batchnorm_c batchnorm_bench_copy
+    bench/rivals.py --libraries build/bench/lib --json FILE
 
 Needs NumPy, and what is to be compared: pip install torch onnxruntime onnx jax mindspore; what is missing is left out. The rows
 are those of batchnorm_bench, and so is the JSON. All candidates take turns with the copy; after each, the process sleeps until
@@ -30,7 +30,8 @@ RESNET_50 = ("32,64,112,112", "32,64,56,56", "32,256,56,56", "32,128,28,28", "32
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--library", required=True, help="libbatchnorm_bench_c.so")
+    parser.add_argument("--libraries", required=True, metavar="FOLDER",
+                        help="has libbatchnorm_c.so and libbatchnorm_bench_copy.so")
     parser.add_argument("--shape", action="append", metavar="N,C,...", help="default: shapes of ResNet-50")
     parser.add_argument("--operation", action="append", choices=OPERATIONS)
     parser.add_argument("--format", action="append", choices=("NCHW", "NHWC"))
@@ -42,7 +43,7 @@ def parse_arguments():
 def run_each_thread_count(arguments):
     """Some frameworks settle on their threads when they are loaded: each count has a process of its own."""
     counts, whole = arguments.threads, {"machine": None, "rows": []}
-    options = ["--library", arguments.library]
+    options = ["--libraries", arguments.libraries]
     for name in ("shape", "operation", "format"):
         for value in getattr(arguments, name) or ():
             options += ["--" + name, value]
@@ -98,47 +99,71 @@ def aligned(shape):
     return raw[begin:begin + 4 * count].view(np.float32).reshape(shape)
 
 
+def arguments_structure(*pointers):
+    """One of the structures of batchnorm_c.h that hold a call's arguments."""
+    fields = ([("size", ctypes.c_size_t)] + [(name, ctypes.c_int32) for name in ("type", "parameter_type", "format", "rank")] +
+              [(name, ctypes.c_void_p) for name in pointers])
+    return type("Arguments", (ctypes.Structure,), {"_fields_": fields})
+
+
 class Library:
-    """This library, through its C functions."""
+    """This library, through its C interface; and the copy."""
 
-    class Call(ctypes.Structure):
-        _fields_ = ([("team", ctypes.c_void_p), ("extents", ctypes.c_void_p)] +
-                    [(name, ctypes.c_int) for name in ("rank", "is_channels_last", "is_training")] +
-                    [(name, ctypes.c_double) for name in ("epsilon", "momentum")] +
-                    [(name, ctypes.c_void_p) for name in ("x", "dy", "scale", "bias", "mean", "variance", "y", "batch_mean",
-                                                          "batch_variance", "dscale", "dbias")])
+    class Options(ctypes.Structure):
+        _fields_ = ([("size", ctypes.c_size_t)] +
+                    [(name, ctypes.c_int32) for name in ("is_training", "running_variance", "not_finite", "reserved")] +
+                    [("epsilon", ctypes.c_double), ("momentum", ctypes.c_double), ("batch_number", ctypes.c_int64),
+                     ("team", ctypes.c_void_p)])
 
-    def __init__(self, file, threads):
-        self.functions = ctypes.CDLL(os.path.abspath(file))
-        self.functions.batchnorm_bench_open.restype = ctypes.c_void_p
-        for name in ("error", "isa", "version"):
-            getattr(self.functions, "batchnorm_bench_" + name).restype = ctypes.c_char_p
-        self.team = ctypes.c_void_p(self.functions.batchnorm_bench_open(threads))
-        self.isa = self.functions.batchnorm_bench_isa().decode()
-        self.name = "batchnorm " + self.functions.batchnorm_bench_version().decode()
+    Forward = arguments_structure("shape", "x", "x_strides", "scale", "bias", "mean", "variance", "output_x",
+                                  "output_x_strides", "batch_mean", "batch_variance", "reserve_space_1", "reserve_space_2")
+    Backward = arguments_structure("shape", "dy", "dy_strides", "x", "x_strides", "scale", "mean", "variance", "dx",
+                                   "dx_strides", "dscale", "dbias")
+
+    def __init__(self, folder, threads):
+        self.functions, self.copies = (ctypes.CDLL(os.path.join(os.path.abspath(folder), name))
+                                       for name in ("libbatchnorm_c.so", "libbatchnorm_bench_copy.so"))
+        for name in ("last_error", "version"):
+            getattr(self.functions, "batchnorm_" + name).restype = ctypes.c_char_p
+        self.team, isa = ctypes.c_void_p(), ctypes.c_char_p()
+        self.check(self.functions.batchnorm_create_thread_team(threads, ctypes.byref(self.team)))
+        self.check(self.functions.batchnorm_active_isa(ctypes.byref(isa)))
+        self.isa = isa.value.decode()
+        self.name = "batchnorm " + self.functions.batchnorm_version().decode()
+        self.copies.batchnorm_bench_open.restype = ctypes.c_void_p
+        self.copying_team = ctypes.c_void_p(self.copies.batchnorm_bench_open(threads))
+
+    def check(self, status):
+        if status != 0:
+            raise RuntimeError(self.functions.batchnorm_last_error().decode())
 
     def calls(self, problem):
         scale, bias, mean, variance = problem.vectors()
-        written = [np.zeros_like(mean) for _ in range(4)]
-        extents = np.array(problem.shape, np.int64)
-        call = self.Call(self.team, extents.ctypes.data, len(problem.shape), problem.is_channels_last,
-                         problem.operation == "training", problem.epsilon, problem.momentum,
-                         *(array.ctypes.data for array in (problem.x, problem.dy, scale, bias, mean, variance, problem.y)),
-                         *(array.ctypes.data for array in written))
-        pointer = ctypes.byref(call)
+        written = [np.zeros_like(mean) for _ in range(2)]
+        shape = np.array(problem.y.shape, np.int64)
         is_backward = problem.operation == "backward"
-        function = self.functions.batchnorm_bench_backward if is_backward else self.functions.batchnorm_bench_forward
+        options = self.Options(size=ctypes.sizeof(self.Options), is_training=problem.operation != "inference",
+                               epsilon=problem.epsilon, momentum=problem.momentum, team=self.team)
+        arrays = {"shape": shape, "x": problem.x, "scale": scale, "mean": mean, "variance": variance}
+        if is_backward:
+            structure, function = self.Backward, self.functions.batchnorm_backward
+            arrays.update(dy=problem.dy, dx=problem.y, dscale=written[0], dbias=written[1])
+        else:
+            structure, function = self.Forward, self.functions.batchnorm_forward
+            arrays.update(bias=bias, output_x=problem.y, batch_mean=written[0], batch_variance=written[1])
+        arguments = structure(size=ctypes.sizeof(structure), type=1, format=int(problem.is_channels_last), rank=len(shape),
+                              **{name: array.ctypes.data for name, array in arrays.items()})
+        pointers = ctypes.byref(options), ctypes.byref(arguments)
 
-        def run(kept=(problem, scale, bias, mean, variance, written, extents)):  # the call knows their addresses only
-            if function(pointer) != 0:
-                raise RuntimeError(self.functions.batchnorm_bench_error().decode())
+        def run(kept=(problem, options, arguments, arrays)):  # the call knows their addresses only
+            self.check(function(*pointers))
 
         return run, lambda: problem.y
 
     def copy(self, problem):
         to, source, size = (ctypes.c_void_p(problem.y.ctypes.data), ctypes.c_void_p(problem.x.ctypes.data),
                             ctypes.c_int64(problem.x.nbytes))
-        return lambda: self.functions.batchnorm_bench_copy(self.team, to, source, size)
+        return lambda: self.copies.batchnorm_bench_copy(self.copying_team, to, source, size)
 
 
 class Candidate:
@@ -246,7 +271,7 @@ def load(frameworks, threads):
 
 
 def run(arguments, threads):
-    library = Library(arguments.library, threads)
+    library = Library(arguments.libraries, threads)
     frameworks = list(load(all_frameworks, threads))
     rows = []
     for text in arguments.shape or RESNET_50:

@@ -64,7 +64,7 @@ build() {
     return 1
   }
   grep 'batchnorm: left out' $log || true
-  for target in batchnorm_bench ${python:+batchnorm_bench_c}; do
+  for target in batchnorm_bench ${python:+batchnorm_c batchnorm_bench_copy}; do
     cmake --build build/bench --target "$target"
   done
 }
@@ -125,8 +125,7 @@ measure_all() {
   if [[ -n $python ]]; then
     echo
     echo "== python"
-    "$python" bench/rivals.py --library build/bench/bench/rivals/libbatchnorm_bench_c.so "${end_options[@]}" \
-      --json "$results/python.json" || status=1
+    "$python" bench/rivals.py --libraries build/bench/lib "${end_options[@]}" --json "$results/python.json" || status=1
   fi
 }
 
