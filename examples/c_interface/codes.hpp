@@ -91,18 +91,22 @@ bool with_one_of(std::string_view tensor, std::string_view parameter, Body&& bod
   return ((Pairs::are(tensor, parameter) && (body(Pairs{}), true)) || ...);
 }
 
+/// body(Types<T, P>) for the element types of those names ("float", "half", ...), if they go together.
+template <class Body>
+bool with_types_named(std::string_view tensor, std::string_view parameter, Body&& body) {
+  using batchnorm::bfloat16, batchnorm::half;
+  return with_one_of<Types<float, float>, Types<float, half>, Types<double, double>, Types<half, float>, Types<half, half>,
+                     Types<bfloat16, float>, Types<bfloat16, bfloat16>>(tensor, parameter, body);
+}
+
 /// body(Types<T, P>) for the element and parameter types of a call.
 template <class Body>
 void with_types(std::string_view call, std::int32_t type, std::int32_t parameter_type, Body&& body) {
-  using batchnorm::bfloat16, batchnorm::half;
   const std::string_view tensor = value_of(call, "type", type, types);
   const std::int32_t by_default = type == BATCHNORM_DOUBLE ? BATCHNORM_DOUBLE : BATCHNORM_FLOAT;
   const std::string_view parameter =
       value_of(call, "parameter_type", parameter_type == BATCHNORM_DEFAULT_PARAMETERS ? by_default : parameter_type, types);
-  if (with_one_of<Types<float, float>, Types<float, half>, Types<double, double>, Types<half, float>, Types<half, half>,
-                  Types<bfloat16, float>, Types<bfloat16, bfloat16>>(tensor, parameter, body)) {
-    return;
-  }
+  if (with_types_named(tensor, parameter, body)) return;
   refuse(call, "parameter_type " + std::string(parameter) + " does not go with type " + std::string(tensor));
 }
 
