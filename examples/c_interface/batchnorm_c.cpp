@@ -3,6 +3,7 @@
 #include "batchnorm_c.h"
 
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,23 +17,23 @@
 #include "codes.hpp"
 
 struct batchnorm_thread_team {
+  explicit batchnorm_thread_team(int concurrency) : team(concurrency) {}
   batchnorm::ThreadTeam team;
 };
 
 namespace c_interface {
 namespace {
 
-// Sizes of the structures as they were first, and so the least that a program can have.
-#define BATCHNORM_C_SIZE_UP_TO(structure, field) (offsetof(structure, field) + sizeof(structure::field))
-constexpr std::size_t first_size_of(const batchnorm_options*) { return BATCHNORM_C_SIZE_UP_TO(batchnorm_options, team); }
+// Sizes of the structures as they were first, and so the least that a program can have. Each ended with a pointer.
+constexpr std::size_t first_size_of(const batchnorm_options*) { return offsetof(batchnorm_options, team) + sizeof(void*); }
 constexpr std::size_t first_size_of(const batchnorm_forward_arguments*) {
-  return BATCHNORM_C_SIZE_UP_TO(batchnorm_forward_arguments, reserve_space_2);
+  return offsetof(batchnorm_forward_arguments, reserve_space_2) + sizeof(void*);
 }
 constexpr std::size_t first_size_of(const batchnorm_backward_arguments*) {
-  return BATCHNORM_C_SIZE_UP_TO(batchnorm_backward_arguments, dbias);
+  return offsetof(batchnorm_backward_arguments, dbias) + sizeof(void*);
 }
 constexpr std::size_t first_size_of(const batchnorm_double_backward_arguments*) {
-  return BATCHNORM_C_SIZE_UP_TO(batchnorm_double_backward_arguments, dscale);
+  return offsetof(batchnorm_double_backward_arguments, dscale) + sizeof(void*);
 }
 
 // A structure grows by fields, not into padding, whose bytes nobody sets.
@@ -149,7 +150,7 @@ batchnorm_status batchnorm_force_isa(const char* name) noexcept {
 batchnorm_status batchnorm_create_thread_team(std::int32_t concurrency, batchnorm_thread_team** team) noexcept {
   return guarded([&] {
     if (team == nullptr) c_interface::refuse("batchnorm_create_thread_team", "team is NULL");
-    *team = new batchnorm_thread_team{batchnorm::ThreadTeam(concurrency)};
+    *team = std::make_unique<batchnorm_thread_team>(concurrency).release();
   });
 }
 
