@@ -127,7 +127,7 @@ def double_gradients(operator, call):
 
 def double_gradients_of_statistics(call, is_training, saved_mean, saved_variance):
     """By x, scale and dy, by the original's own primitive. In PyNative mode its automatic one is not reliable: called again, it
-    gives NaN or an error."""
+    gives NaN or an error, or ends the process."""
     primitive = BatchNormGradGrad(is_training, 1e-5, "NCHW")
     dx, ddy, dscale = primitive(*(Tensor(v) for v in (call.x, call.dy, call.scale, saved_mean, saved_variance, call.ddx,
                                                       call.ddscale, call.ddbias)))
