@@ -3,8 +3,10 @@
 
 #include <charconv>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <initializer_list>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -14,7 +16,7 @@
 #include <CLI/CLI.hpp>
 #include <batchnorm/batchnorm.hpp>
 
-// Options of a command line, and what they are turned into.
+// The command lines of the tools that work on files, and what their options are turned into.
 namespace npy_tool {
 
 /// The command line asks for what does not exist, or the files given do not go together.
@@ -89,6 +91,34 @@ inline batchnorm::CallOptions call_options_of_environment() {
   batchnorm::CallOptions call;
   call.executor = &batchnorm::default_executor();
   return call;
+}
+
+/// An application that needs one of its commands.
+inline void set_up(CLI::App& app) {
+  app.set_help_flag();
+  app.set_help_all_flag("-h,--help", "Print this and exit");
+  app.footer(
+      "BATCHNORM_ISA chooses the instruction set, BATCHNORM_NUM_THREADS the number of threads.\n"
+      "Exit status: 0, or 2 after any error; then no file was written.");
+}
+
+/// Runs the command that the command line asks for. Returns the exit status; an error stands on one line of standard error.
+inline int run(CLI::App& app, int argc, char** argv) {
+  const auto report = [&](const char* message) {
+    std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), message);
+    return 2;
+  };
+  try {
+    app.parse(argc, argv);
+    if (app.get_subcommands().empty()) throw UsageError("a command is required; --help lists them");
+    return 0;
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const std::bad_alloc&) {
+    return report("out of memory");
+  } catch (const std::exception& error) {
+    return report(error.what());
+  }
 }
 
 }  // namespace npy_tool
