@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: MIT
+#include "normalize_element.hpp"
+
+namespace onnx_tool {
+
+template std::vector<AnyTensor> normalize(const batchnorm::Options&, const Tensor<batchnorm::bfloat16>&, const Operands&,
+                                          const batchnorm::CallOptions&);
+
+}  // namespace onnx_tool
