@@ -19,13 +19,16 @@ it installs those that are missing, otherwise it says which.
   --cuda                also compiles batchnorm::cuda where there is nvcc and checks its code, and seeds bugs into its kernels
                         that the tests must find (minutes); no device is needed
   --mpi                 also batch normalization over MPI, on 1 to 7 ranks of this machine
-  --all                 all of these but --compilers: the sanitizers are Clang's
+  --frameworks          installs PyTorch and MindSpore from PyPI in build/tests/frameworks (gigabytes) and holds the extension of
+                        the one and the operator for the other against their own
+  --all                 all of these but --compilers and --frameworks: the sanitizers are Clang's, and the tests with PyTorch
+                        and MindSpore run where python3 finds them
   --warnings-as-errors  a compiler's warning fails the build
   --help                this text
 END
 }
 
-compilers=false headers=false sanitizers=false consumers=false examples=false cuda=false mpi=false warnings_as_errors=OFF
+compilers=false headers=false sanitizers=false consumers=false examples=false cuda=false mpi=false frameworks=false all=false warnings_as_errors=OFF
 for option; do
   case $option in
     --compilers) compilers=true ;;
@@ -35,7 +38,8 @@ for option; do
     --examples) examples=true ;;
     --cuda) cuda=true ;;
     --mpi) mpi=true ;;
-    --all) headers=true sanitizers=true consumers=true examples=true cuda=true mpi=true ;;
+    --frameworks) frameworks=true ;;
+    --all) all=true headers=true sanitizers=true consumers=true examples=true cuda=true mpi=true ;;
     --warnings-as-errors) warnings_as_errors=ON ;;
     --help | -h) usage && exit ;;
     *) usage >&2 && exit 2 ;;
@@ -48,6 +52,9 @@ if $compilers || $sanitizers || $consumers; then
 fi
 if $mpi; then
   packages+=(libopenmpi-dev openmpi-bin)
+fi
+if $frameworks; then
+  packages+=(python3-venv)
 fi
 require_packages "${packages[@]}"
 
@@ -163,6 +170,43 @@ sanitized_thread_tests() {
     run_tests "$1" --label-regex 'threads|cuda' --exclude-regex '^Device.*<(double|Eigen::.*)>|^cuda_'
 }
 
+# python_with NAME PACKAGE...: sets python to that of an environment that has these packages of PyPI.
+python_with() {
+  local folder=$PWD/build/tests/frameworks/$1
+  shift
+  python=$folder/bin/python
+  [[ -x $python ]] || python3 -m venv "$folder" && "$python" -m pip install --quiet "$@"
+}
+# framework_test PYTHON FILE: a skipped one says why.
+framework_test() {
+  local status=0 log=$logs/${2##*/}.log
+  "$@" > "$log" 2>&1 || status=$?
+  if ((status == 77)); then
+    echo "   $(tail -n 1 "$log")"
+    skipped_now=1
+    return 0
+  fi
+  tail -n $((status == 0 ? 1 : 200)) "$log"
+  return $status
+}
+pytorch() {
+  local python=python3
+  if $frameworks; then
+    watched pytorch-install python_with pytorch torch numpy expecttest ninja setuptools &&
+      watched pytorch-build "$python" -m pip install --no-build-isolation --force-reinstall --no-deps ./examples/pytorch ||
+      return 1
+  fi
+  framework_test "$python" examples/pytorch/test_batchnorm_torch.py
+}
+mindspore() {
+  local python=python3
+  if $frameworks; then
+    watched mindspore-install python_with mindspore mindspore 'numpy<2' || return 1
+  fi
+  BATCHNORM_MINDSPORE_LIBRARY=$PWD/build/tests/${builds%% *}/lib/libbatchnorm_mindspore.so GLOG_v=3 \
+    framework_test "$python" examples/mindspore/test_batchnorm_mindspore.py
+}
+
 builds=release
 if $compilers; then
   builds="gcc-release clang-release"
@@ -186,6 +230,10 @@ if $examples; then
     names+=(mpi_training)
   fi
   step "examples" watched examples examples/run.sh --build-folder="build/tests/${builds%% *}" "${names[@]}"
+fi
+if $frameworks || $all; then
+  step "PyTorch" pytorch
+  step "MindSpore" mindspore
 fi
 
 echo
