@@ -36,6 +36,15 @@ inline Geometry geometry_of(const arguments::Arguments& arguments) noexcept {
   return {g.n, g.c, g.s, g.channels_last};
 }
 
+/// The geometry of an x of that shape, as a call of that name takes it.
+template <Element T>
+Geometry geometry_of_shape(std::string_view call, Format format, const Shape& shape) {
+  // Only the shape counts; the pointer is none that is read.
+  alignas(16) static constexpr unsigned char anywhere[16] = {};
+  const TensorView<const T> x(reinterpret_cast<const T*>(anywhere), shape);
+  return geometry_of(arguments::Arguments(call, x, format));
+}
+
 template <class T>
 T* dense(const arguments::Arguments& arguments, std::string_view name, const batchnorm::cpu::Operand<T>& operand) {
   const batchnorm::cpu::Geometry& g = arguments.geometry();
@@ -88,6 +97,90 @@ PassageOf<DeviceElement<T>> passage_of(const ThroughOutput<T, A>& through, const
   return {Passage::output, nullptr, on_device(y), activation_of<compute_t<T>>(through.activation)};
 }
 
+/// A forward pass, all its arguments checked.
+template <Element T, Epilogue<T> E>
+ForwardCall<DeviceElement<T>> forward_call(arguments::Arguments& arguments, const Options& options,
+                                           const TensorView<const T>& x, const TensorView<const parameter_t<T>>& scale,
+                                           const TensorView<const parameter_t<T>>& bias, const TensorView<parameter_t<T>>& mean,
+                                           const TensorView<parameter_t<T>>& variance,
+                                           const OutputViews<T, parameter_t<T>>& out, const E& epilogue) {
+  using Parts = batchnorm::detail::EpilogueParts<E>;
+  using P = parameter_t<T>;
+  static_assert(OnDevice<typename Parts::Activation>, "on a CUDA device: Identity, Relu or LeakyRelu");
+  const arguments::NormalizeArguments<T, E> checked(arguments, x, out.output_x, epilogue);
+  ForwardCall<DeviceElement<T>> call;
+  if (out.mask.present()) {
+    if constexpr (!DifferentiableActivation<typename Parts::Activation>) {
+      arguments.template fail<ValueError>("mask is given, but the epilogue has no activation that fills one");
+    }
+    arguments.check_trainable(checked.work.operation.activation);
+    call.mask = arguments.mask(out.mask);
+  }
+  call.geometry = geometry_of(arguments);
+  call.x = on_device(dense(arguments, "x", checked.work.in.of[0]));
+  if constexpr (Parts::adds_residual) {
+    call.residual = on_device(dense(arguments, "residual", checked.work.in.of[1]));
+  }
+  call.y = on_device(dense(arguments, "output_x", checked.work.out.of[0]));
+  call.activation = activation_of<compute_t<T>>(Parts::activation(epilogue));
+  call.is_training = options.is_training;
+  ForwardChannels<P>& channels = call.channels;
+  channels.scale = arguments.channel_vector("scale", scale);
+  channels.bias = arguments.channel_vector("bias", bias);
+  channels.mean[0] = arguments.channel_vector("batch_mean", out.batch_mean);
+  channels.variance[0] = arguments.channel_vector("batch_variance", out.batch_variance);
+  channels.mean[1] = arguments.channel_vector("reserve_space_1", out.reserve_space_1);
+  channels.variance[1] = arguments.channel_vector("reserve_space_2", out.reserve_space_2);
+  arguments.check_together("mean", mean.present(), "variance", variance.present());
+  if (options.is_training) {
+    channels.running_mean = arguments.channel_vector("mean", mean);
+    channels.running_variance = arguments.channel_vector("variance", variance);
+  } else {
+    arguments.check_present("mean", mean.present(), "inference normalises with it");
+    call.mean = arguments.channel_vector("mean", TensorView<const P>(mean));
+    call.variance = arguments.channel_vector("variance", TensorView<const P>(variance));
+  }
+  channels.epsilon = options.epsilon;
+  channels.momentum = options.momentum;
+  channels.variance_factor = arguments::variance_factor(options, arguments.geometry().values());
+  channels.keeps_if_not_finite = options.not_finite == NotFinite::keep;
+  call.is_unbiased = options.running_variance == RunningVariance::unbiased;
+  arguments.check_overlap();
+  return call;
+}
+
+/// A backward pass, all its arguments checked.
+template <Element T, GradientPath<T> G>
+BackwardCall<DeviceElement<T>> backward_call(arguments::Arguments& arguments, const Options& options,
+                                             const TensorView<const T>& dy, const TensorView<const T>& x,
+                                             const TensorView<const parameter_t<T>>& scale,
+                                             const TensorView<const parameter_t<T>>& mean,
+                                             const TensorView<const parameter_t<T>>& variance,
+                                             const GradientViews<T, parameter_t<T>>& out, const G& through) {
+  using P = parameter_t<T>;
+  const auto tensors = arguments::gradient_tensors(arguments, dy, x, out.dx, out.dresidual, through);
+  BackwardCall<DeviceElement<T>> call;
+  call.geometry = geometry_of(arguments);
+  call.dy = on_device(dense(arguments, "dy", tensors.dy));
+  call.x = on_device(dense(arguments, "x", tensors.x));
+  call.dx = on_device(dense(arguments, "dx", tensors.dx));
+  call.dz = on_device(dense(arguments, "dresidual", tensors.dresidual));
+  call.passage = passage_of<T>(through, tensors.mask, dense(arguments, "y", tensors.y));
+  BackwardChannels<P>& channels = call.channels;
+  arguments.check_present("mean", mean.present(), "the gradient needs it");
+  arguments.check_present("variance", variance.present(), "the gradient needs it");
+  channels.mean = arguments.channel_vector("mean", mean);
+  channels.variance = arguments.channel_vector("variance", variance);
+  channels.scale = arguments.channel_vector("scale", scale);
+  channels.dscale = arguments.channel_vector("dscale", out.dscale);
+  channels.dbias = arguments.channel_vector("dbias", out.dbias);
+  channels.epsilon = options.epsilon;
+  channels.values = arguments.geometry().values();
+  channels.is_training = options.is_training;
+  arguments.check_overlap();
+  return call;
+}
+
 }  // namespace detail
 
 /// Bytes of the workspace of any call for x of that shape on the current device, forward or backward: some KB for each of a few
@@ -96,11 +189,8 @@ PassageOf<DeviceElement<T>> passage_of(const ThroughOutput<T, A>& through, const
 /// @throws CudaError    there is no device
 template <Element T>
 std::size_t workspace_bytes(Format format, const Shape& shape) {
-  // Only the shape counts; the pointer is none that is read.
-  alignas(16) static constexpr unsigned char anywhere[16] = {};
-  const TensorView<const T> x(reinterpret_cast<const T*>(anywhere), shape);
-  const arguments::Arguments arguments("batchnorm::cuda::workspace_bytes", x, format);
-  return library::workspace_bytes<detail::DeviceElement<T>>(detail::geometry_of(arguments));
+  return library::workspace_bytes<detail::DeviceElement<T>>(
+      detail::geometry_of_shape<T>("batchnorm::cuda::workspace_bytes", format, shape));
 }
 
 /// Batch normalization on the current CUDA device, with the meaning of BatchNorm (batch_norm.hpp) and these differences:
@@ -125,52 +215,11 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
                 std::type_identity_t<TensorView<parameter_t<T>>> mean,
                 std::type_identity_t<TensorView<parameter_t<T>>> variance, const OutputViews<T, parameter_t<T>>& out,
                 const E& epilogue, const Workspace& workspace, Stream stream) {
-  using Parts = batchnorm::detail::EpilogueParts<E>;
-  using D = detail::DeviceElement<T>;
-  using P = parameter_t<T>;
-  static_assert(detail::OnDevice<typename Parts::Activation>, "on a CUDA device: Identity, Relu or LeakyRelu");
   constexpr std::string_view name = "batchnorm::cuda::BatchNorm";
   arguments::check_options(name, options);
   arguments::Arguments arguments(name, x, format, arguments::Replaceable::yes, arguments::output_replaces);
-  const arguments::NormalizeArguments<T, E> checked(arguments, x, out.output_x, epilogue);
-  ForwardCall<D> call;
-  if (out.mask.present()) {
-    if constexpr (!DifferentiableActivation<typename Parts::Activation>) {
-      arguments.template fail<ValueError>("mask is given, but the epilogue has no activation that fills one");
-    }
-    arguments.check_trainable(checked.work.operation.activation);
-    call.mask = arguments.mask(out.mask);
-  }
-  call.geometry = detail::geometry_of(arguments);
-  call.x = detail::on_device(detail::dense(arguments, "x", checked.work.in.of[0]));
-  if constexpr (Parts::adds_residual) {
-    call.residual = detail::on_device(detail::dense(arguments, "residual", checked.work.in.of[1]));
-  }
-  call.y = detail::on_device(detail::dense(arguments, "output_x", checked.work.out.of[0]));
-  call.activation = detail::activation_of<compute_t<T>>(Parts::activation(epilogue));
-  call.is_training = options.is_training;
-  ForwardChannels<P>& channels = call.channels;
-  channels.scale = arguments.channel_vector("scale", scale);
-  channels.bias = arguments.channel_vector("bias", bias);
-  channels.mean[0] = arguments.channel_vector("batch_mean", out.batch_mean);
-  channels.variance[0] = arguments.channel_vector("batch_variance", out.batch_variance);
-  channels.mean[1] = arguments.channel_vector("reserve_space_1", out.reserve_space_1);
-  channels.variance[1] = arguments.channel_vector("reserve_space_2", out.reserve_space_2);
-  arguments.check_together("mean", mean.present(), "variance", variance.present());
-  if (options.is_training) {
-    channels.running_mean = arguments.channel_vector("mean", mean);
-    channels.running_variance = arguments.channel_vector("variance", variance);
-  } else {
-    arguments.check_present("mean", mean.present(), "inference normalises with it");
-    call.mean = arguments.channel_vector("mean", TensorView<const P>(mean));
-    call.variance = arguments.channel_vector("variance", TensorView<const P>(variance));
-  }
-  channels.epsilon = options.epsilon;
-  channels.momentum = options.momentum;
-  channels.variance_factor = arguments::variance_factor(options, arguments.geometry().values());
-  channels.keeps_if_not_finite = options.not_finite == NotFinite::keep;
-  arguments.check_overlap();
-  detail::check_workspace(arguments, workspace, library::workspace_bytes<D>(call.geometry));
+  const auto call = detail::forward_call<T>(arguments, options, x, scale, bias, mean, variance, out, epilogue);
+  detail::check_workspace(arguments, workspace, library::workspace_bytes<detail::DeviceElement<T>>(call.geometry));
   library::forward(call, workspace.data, stream);
 }
 
@@ -185,32 +234,11 @@ void batch_norm_backward(Format format, const Options& options, std::type_identi
                          std::type_identity_t<TensorView<const parameter_t<T>>> variance,
                          const GradientViews<T, parameter_t<T>>& out, const G& through, const Workspace& workspace,
                          Stream stream) {
-  using D = detail::DeviceElement<T>;
-  using P = parameter_t<T>;
   constexpr std::string_view name = "batchnorm::cuda::BatchNorm::backward";
   arguments::check_options(name, options);
   arguments::Arguments arguments(name, x, format, arguments::Replaceable::no, arguments::gradient_replaces);
-  const auto tensors = arguments::gradient_tensors(arguments, dy, x, out.dx, out.dresidual, through);
-  BackwardCall<D> call;
-  call.geometry = detail::geometry_of(arguments);
-  call.dy = detail::on_device(detail::dense(arguments, "dy", tensors.dy));
-  call.x = detail::on_device(detail::dense(arguments, "x", tensors.x));
-  call.dx = detail::on_device(detail::dense(arguments, "dx", tensors.dx));
-  call.dz = detail::on_device(detail::dense(arguments, "dresidual", tensors.dresidual));
-  call.passage = detail::passage_of<T>(through, tensors.mask, detail::dense(arguments, "y", tensors.y));
-  BackwardChannels<P>& channels = call.channels;
-  arguments.check_present("mean", mean.present(), "the gradient needs it");
-  arguments.check_present("variance", variance.present(), "the gradient needs it");
-  channels.mean = arguments.channel_vector("mean", mean);
-  channels.variance = arguments.channel_vector("variance", variance);
-  channels.scale = arguments.channel_vector("scale", scale);
-  channels.dscale = arguments.channel_vector("dscale", out.dscale);
-  channels.dbias = arguments.channel_vector("dbias", out.dbias);
-  channels.epsilon = options.epsilon;
-  channels.values = arguments.geometry().values();
-  channels.is_training = options.is_training;
-  arguments.check_overlap();
-  detail::check_workspace(arguments, workspace, library::workspace_bytes<D>(call.geometry));
+  const auto call = detail::backward_call<T>(arguments, options, dy, x, scale, mean, variance, out, through);
+  detail::check_workspace(arguments, workspace, library::workspace_bytes<detail::DeviceElement<T>>(call.geometry));
   library::backward(call, workspace.data, stream);
 }
 

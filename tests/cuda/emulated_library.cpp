@@ -6,7 +6,7 @@
 
 #include <cxxabi.h>
 
-#include <batchnorm/cuda/dispatch.hpp>
+#include <batchnorm/cuda/dispatch_ranks.hpp>
 
 #include "slow_doubles.hpp"
 
@@ -95,5 +95,32 @@ void backward(const BackwardCall<float>& call, void* workspace, Stream) { suppor
 void backward(const BackwardCall<double>& call, void* workspace, Stream) { support::run_backward(call, workspace); }
 void backward(const BackwardCall<Half>& call, void* workspace, Stream) { support::run_backward(call, workspace); }
 void backward(const BackwardCall<BFloat16>& call, void* workspace, Stream) { support::run_backward(call, workspace); }
+
+template <class Call>
+void collect(const Call& call, const RankSums& sums, std::int64_t rank, void* workspace, Stream) {
+  support::EmulatedRuntime runtime;
+  cuda::collect(runtime, call, sums, rank, workspace, support::emulated_device().device, support::emulated_device().policy);
+}
+template <class Call>
+void complete(const Call& call, const RankSums& sums, void* workspace, Stream) {
+  support::EmulatedRuntime runtime;
+  cuda::complete(runtime, call, sums, workspace, support::emulated_device().device, support::emulated_device().policy);
+}
+template void collect(const ForwardCall<float>&, const RankSums&, std::int64_t, void*, Stream);
+template void collect(const ForwardCall<double>&, const RankSums&, std::int64_t, void*, Stream);
+template void collect(const ForwardCall<Half>&, const RankSums&, std::int64_t, void*, Stream);
+template void collect(const ForwardCall<BFloat16>&, const RankSums&, std::int64_t, void*, Stream);
+template void collect(const BackwardCall<float>&, const RankSums&, std::int64_t, void*, Stream);
+template void collect(const BackwardCall<double>&, const RankSums&, std::int64_t, void*, Stream);
+template void collect(const BackwardCall<Half>&, const RankSums&, std::int64_t, void*, Stream);
+template void collect(const BackwardCall<BFloat16>&, const RankSums&, std::int64_t, void*, Stream);
+template void complete(const ForwardCall<float>&, const RankSums&, void*, Stream);
+template void complete(const ForwardCall<double>&, const RankSums&, void*, Stream);
+template void complete(const ForwardCall<Half>&, const RankSums&, void*, Stream);
+template void complete(const ForwardCall<BFloat16>&, const RankSums&, void*, Stream);
+template void complete(const BackwardCall<float>&, const RankSums&, void*, Stream);
+template void complete(const BackwardCall<double>&, const RankSums&, void*, Stream);
+template void complete(const BackwardCall<Half>&, const RankSums&, void*, Stream);
+template void complete(const BackwardCall<BFloat16>&, const RankSums&, void*, Stream);
 
 }  // namespace batchnorm::cuda::library

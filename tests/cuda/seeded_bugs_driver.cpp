@@ -10,7 +10,7 @@
 #include <numeric>
 #include <stdexcept>
 
-#include <batchnorm/cuda/dispatch.hpp>
+#include <batchnorm/cuda/dispatch_ranks.hpp>
 
 #include "slow_doubles.hpp"
 
@@ -69,6 +69,7 @@ struct Case {
   bool guard_exact = false;     ///< tensors end where a guard page begins; the offsets follow
   bool is_training = true, writes_mask = false, adds = false, has_scale = true;
   int activation = 0, passage = 0;
+  std::int64_t ranks = 0;  ///< unless 0, the call is a synchronised one of so many
   double epsilon = 1e-3, momentum = 0.25;
 };
 
@@ -79,7 +80,8 @@ std::string text_of(const Case& c) {
   text += c.is_training ? ", training" : ", inference";
   text += c.device.shared_bytes > 0 ? ", resident" : ", slices of " + std::to_string(c.policy.most_slice_chunks) + " chunks";
   text += ", data " + std::to_string(static_cast<int>(c.data)) + ", offsets " + std::to_string(c.in) + " and " +
-          std::to_string(c.out) + (c.guard_exact ? ", exact" : "") + (c.writes_mask ? ", mask" : "");
+          std::to_string(c.out) + (c.guard_exact ? ", exact" : "") + (c.writes_mask ? ", mask" : "") + ", ranks " +
+          std::to_string(c.ranks);
   return text + ", schedule " + std::to_string(static_cast<int>(c.options.schedule));
 }
 
@@ -198,6 +200,54 @@ Moments moments_of(const Indices& at, const std::vector<T>& x) {
   return m;
 }
 
+/// A call for images [first, first + n) of the tensors.
+template <class P>
+void advance(P*& p, std::int64_t elements) {
+  if (p != nullptr) p += elements;
+}
+ForwardCall<T> part_of(ForwardCall<T> call, std::int64_t first, std::int64_t n) {
+  const std::int64_t skipped = first * call.geometry.c * call.geometry.s;
+  call.geometry.n = n;
+  advance(call.x, skipped), advance(call.residual, skipped), advance(call.y, skipped);
+  call.channels.variance_factor = std::numeric_limits<double>::quiet_NaN();  // follows from the values of all ranks
+  return call;
+}
+BackwardCall<T> part_of(BackwardCall<T> call, std::int64_t first, std::int64_t n) {
+  const std::int64_t skipped = first * call.geometry.c * call.geometry.s;
+  call.geometry.n = n;
+  advance(call.dy, skipped), advance(call.x, skipped), advance(call.dx, skipped), advance(call.dz, skipped);
+  advance(call.passage.y, skipped);
+  call.channels.values = -1;  // those of all ranks
+  return call;
+}
+/// The running statistics are updated by the last rank alone: all ranks write to one place.
+void update_once(ForwardCall<T>& call, bool is_last) {
+  if (!is_last) call.channels.running_mean = call.channels.running_variance = nullptr;
+}
+void update_once(BackwardCall<T>&, bool) {}
+
+/// Ranks of growing sizes, the first has no images, unless it is the only one.
+template <class Call>
+void run_in_parts(Runtime& runtime, const Case& c, const Call& whole) {
+  const std::int64_t n = whole.geometry.n, ranks = c.ranks;
+  const auto first_of = [&](std::int64_t r) { return ranks == 1 ? n * r : n * r * (r - 1) / (ranks * (ranks - 1)); };
+  RankSums sums{nullptr, ranks, whole.geometry.c, rank_fields(whole)};
+  const DeviceBuffer<double> gathered(static_cast<std::size_t>(ranks * sums.stride()), exact);
+  sums.data = gathered.data();
+  for (const bool is_complete : {false, true}) {
+    for (std::int64_t r = 0; r < ranks; ++r) {
+      Call part = part_of(whole, first_of(r), first_of(r + 1) - first_of(r));
+      update_once(part, r + 1 == ranks);
+      const DeviceBuffer<std::uint8_t> workspace(workspace_bytes<T>(part.geometry, c.device, c.policy));
+      if (is_complete) {
+        complete(runtime, part, sums, workspace.data(), c.device, c.policy);
+      } else {
+        collect(runtime, part, sums, r, workspace.data(), c.device, c.policy);
+      }
+    }
+  }
+}
+
 void check_forward(const Case& c) {
   const Geometry& g = c.geometry;
   const auto channels = static_cast<std::size_t>(g.c);
@@ -226,7 +276,7 @@ void check_forward(const Case& c) {
   if (c.writes_mask) call.mask = mask.data();
   call.activation = {c.activation, Compute<T>(0.25)};
   const auto m = static_cast<double>(g.values());
-  const double factor = m > 1 ? m / (m - 1) : 1;
+  const double factor = m > 1 && c.momentum != 1 ? m / (m - 1) : 1;
   auto& to = call.channels;
   if (c.has_scale) to.scale = scale.data(), to.bias = bias.data();
   for (int k = 0; k < 2; ++k) to.mean[k] = mean[k].data(), to.variance[k] = variance[k].data();
@@ -237,7 +287,12 @@ void check_forward(const Case& c) {
     call.mean = running_mean.data(), call.variance = running_variance.data();
   }
   Runtime runtime{support::Emulator(c.options), c.device, c.sweep_blocks};
-  forward(runtime, call, workspace.data(), c.device, c.policy);
+  if (c.ranks > 0 && c.is_training) {
+    call.is_unbiased = c.momentum != 1;
+    run_in_parts(runtime, c, call);
+  } else {
+    forward(runtime, call, workspace.data(), c.device, c.policy);
+  }
 
   for (std::size_t channel = 0; channel < channels; ++channel) {
     const Indices at = of_channel(g, static_cast<std::int64_t>(channel));
@@ -336,7 +391,11 @@ void check_backward(const Case& c) {
                    g.values(),
                    c.is_training};
   Runtime runtime{support::Emulator(c.options), c.device, c.sweep_blocks};
-  backward(runtime, call, workspace.data(), c.device, c.policy);
+  if (c.ranks > 0) {
+    run_in_parts(runtime, c, call);
+  } else {
+    backward(runtime, call, workspace.data(), c.device, c.policy);
+  }
 
   for (std::size_t channel = 0; channel < channels; ++channel) {
     const Indices at = of_channel(g, static_cast<std::int64_t>(channel));
@@ -450,7 +509,28 @@ void check_data(Data data) {
   }
 }
 
+/// In parts, where x is read twice.
+void check_ranks() {
+  const std::vector<Case> all = devices();
+  for (const std::int64_t ranks : {1, 3, 40}) {
+    for (const bool channels_last : {false, true}) {
+      for (const Sizes& sizes : {Sizes{41, 11, 7}, Sizes{0, 3, 4}}) {
+        for (const Data data : {Data::ordinary, Data::outlier, Data::giants, Data::infinite}) {
+          if (data == Data::giants && is_half) continue;
+          Case c = all[4];
+          c.geometry = geometry_of(sizes, channels_last);
+          c.ranks = ranks, c.data = data, c.adds = true, c.activation = c.passage = 2;
+          check(c);
+          c.adds = false, c.momentum = 1;
+          check(c);
+        }
+      }
+    }
+  }
+}
+
 void check_all() {
+  check_ranks();
   check_shape({3, 5, 7});
   check_shape({2, 3, 149});
   for (const Data data : {Data::outlier, Data::giants, Data::constant, Data::infinite, Data::ones, Data::level})

@@ -5,7 +5,7 @@
 
 #include <cuda_runtime.h>
 
-#include <batchnorm/cuda/dispatch.hpp>
+#include <batchnorm/cuda/dispatch_ranks.hpp>
 #include <batchnorm/cuda/library.hpp>
 
 namespace batchnorm::cuda {
@@ -150,6 +150,35 @@ void backward(const BackwardCall<float>& call, void* workspace, Stream stream) {
 void backward(const BackwardCall<double>& call, void* workspace, Stream stream) { run_backward(call, workspace, stream); }
 void backward(const BackwardCall<Half>& call, void* workspace, Stream stream) { run_backward(call, workspace, stream); }
 void backward(const BackwardCall<BFloat16>& call, void* workspace, Stream stream) { run_backward(call, workspace, stream); }
+
+template <class Call>
+void collect(const Call& call, const RankSums& sums, std::int64_t rank, void* workspace, Stream stream) {
+  const Current current;
+  const Runtime runtime(stream);
+  cuda::collect(runtime, call, sums, rank, workspace, current.device, current.policy);
+}
+template <class Call>
+void complete(const Call& call, const RankSums& sums, void* workspace, Stream stream) {
+  const Current current;
+  const Runtime runtime(stream);
+  cuda::complete(runtime, call, sums, workspace, current.device, current.policy);
+}
+template void collect(const ForwardCall<float>&, const RankSums&, std::int64_t, void*, Stream);
+template void collect(const ForwardCall<double>&, const RankSums&, std::int64_t, void*, Stream);
+template void collect(const ForwardCall<Half>&, const RankSums&, std::int64_t, void*, Stream);
+template void collect(const ForwardCall<BFloat16>&, const RankSums&, std::int64_t, void*, Stream);
+template void collect(const BackwardCall<float>&, const RankSums&, std::int64_t, void*, Stream);
+template void collect(const BackwardCall<double>&, const RankSums&, std::int64_t, void*, Stream);
+template void collect(const BackwardCall<Half>&, const RankSums&, std::int64_t, void*, Stream);
+template void collect(const BackwardCall<BFloat16>&, const RankSums&, std::int64_t, void*, Stream);
+template void complete(const ForwardCall<float>&, const RankSums&, void*, Stream);
+template void complete(const ForwardCall<double>&, const RankSums&, void*, Stream);
+template void complete(const ForwardCall<Half>&, const RankSums&, void*, Stream);
+template void complete(const ForwardCall<BFloat16>&, const RankSums&, void*, Stream);
+template void complete(const BackwardCall<float>&, const RankSums&, void*, Stream);
+template void complete(const BackwardCall<double>&, const RankSums&, void*, Stream);
+template void complete(const BackwardCall<Half>&, const RankSums&, void*, Stream);
+template void complete(const BackwardCall<BFloat16>&, const RankSums&, void*, Stream);
 
 }  // namespace library
 }  // namespace batchnorm::cuda

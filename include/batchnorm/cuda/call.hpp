@@ -100,6 +100,7 @@ struct ForwardCall {
   const Parameter<T>* mean = nullptr;  ///< in inference
   const Parameter<T>* variance = nullptr;
   ForwardChannels<Parameter<T>> channels;
+  bool is_unbiased = true;  ///< the variance that enters the running one; for a synchronised call, whose m the device learns
 };
 
 /// A backward pass.
@@ -113,5 +114,31 @@ struct BackwardCall {
   T* dz = nullptr;  ///< or null
   BackwardChannels<Parameter<T>> channels;
 };
+
+/// What the ranks of a synchronised call tell each other, in device memory, in rank order: of each rank the number of its
+/// values (of a channel), then `fields` sums of each channel. All are doubles, so that the memory is gathered as it is.
+struct RankSums {
+  double* data = nullptr;
+  std::int64_t ranks = 1, channels = 0;
+  int fields = 0;
+
+  /// Doubles of a rank.
+  BATCHNORM_HOST_DEVICE std::int64_t stride() const { return 1 + fields * channels; }
+  BATCHNORM_HOST_DEVICE double& count(std::int64_t rank) const { return data[rank * stride()]; }
+  BATCHNORM_HOST_DEVICE double& at(int field, std::int64_t rank, std::int64_t channel) const {
+    return data[rank * stride() + 1 + field * channels + channel];
+  }
+};
+
+/// Of a forward pass: the mean as two doubles and the sum of squared deviations from it; of a backward pass the sums of dz and
+/// of dz * (x - mean), each as two doubles.
+template <class T>
+constexpr int rank_fields(const ForwardCall<T>&) {
+  return 3;
+}
+template <class T>
+constexpr int rank_fields(const BackwardCall<T>&) {
+  return 4;
+}
 
 }  // namespace batchnorm::cuda

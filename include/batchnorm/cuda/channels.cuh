@@ -19,10 +19,10 @@ struct Coefficients {
   BATCHNORM_HOST_DEVICE R& at(int k, std::int64_t channel) const { return data[k * channels + channel]; }
 };
 
-/// The mean (as two doubles) and the biased variance of a channel.
+/// The mean (as two doubles) and the biased variance of a channel, and the sum of squared deviations that this is of.
 struct ChannelMoments {
   Pair<double> mean;
-  double variance;
+  double variance, m2;
 };
 
 /// All lanes of a warp get the sum of their terms, of which each has its own.
@@ -55,7 +55,7 @@ BATCHNORM_DEVICE ChannelMoments merge_moments(Accelerator& a, std::int64_t slice
   };
   double reference = field(M::pivot_field, 0);
   Pair<double> rest = mean_about(reference);
-  if (!is_finite(rest.high)) return {{reference + rest.high, 0}, rest.high - rest.high};
+  if (!is_finite(rest.high)) return {{reference + rest.high, 0}, rest.high - rest.high, rest.high - rest.high};
   reference += rest.high;
   rest = mean_about(reference);
   PairSum<double> sum;
@@ -65,9 +65,9 @@ BATCHNORM_DEVICE ChannelMoments merge_moments(Accelerator& a, std::int64_t slice
     sum.add(field(M::m2_field, b), 0);
     sum.add_product(field(M::count_field, b) * away, 0, away, 0);
   }
-  const Pair<double> m2 = total_of(a, sum);
-  const double variance = (m2.high + m2.low) / n;
-  return {two_sum(reference, rest.high + rest.low), variance < 0 ? 0 : variance};
+  const Pair<double> total = total_of(a, sum);
+  const double m2 = total.high + total.low, variance = m2 / n;
+  return {two_sum(reference, rest.high + rest.low), variance < 0 ? 0 : variance, m2};
 }
 
 /// v within the range of R while `finite` is finite, so that 0 * v is 0.
@@ -187,13 +187,31 @@ struct FinishConstants {
   }
 };
 
+/// The sums of dz and of dz * (x - mean) of a channel.
+struct ChannelGradients {
+  Pair<double> dz, dz_x;
+};
+
+/// The sums of the slices of a channel together, on a whole warp; `field(f, slice)` reads.
+template <class T, class Accelerator, class Field>
+BATCHNORM_DEVICE ChannelGradients merge_gradients(Accelerator& a, std::int64_t slices, const Field& field) {
+  using G = GradientStatistic<T>;
+  PairSum<double> dz, dz_x;
+  for (std::int64_t b = WarpPlace::of(a).lane; b < slices; b += warp_size) {
+    dz.add(field(G::sum_field, b), field(G::sum_low_field, b));
+    dz_x.add(field(G::product_field, b), field(G::product_low_field, b));
+  }
+  const Pair<double> dz_total = total_of(a, dz), dz_x_total = total_of(a, dz_x);
+  return {dz_total, dz_x_total};
+}
+
 /// Coefficients of dx = a * (dz - mean_dz) + (b * (x - center) + c), in the order center, mean_dz, a, b, c; in inference only
 /// a, the others are 0. One thread; r = 1 / sqrt(variance + epsilon):
 ///   a = scale * r      b = -a * dz_x * r^2 / m      c = -a * (M[dz] - mean_dz) - b * (mean - center)
 template <class R>
 BATCHNORM_DEVICE void finish_gradient(const BackwardChannels<R>& to, const Coefficients<R>& coefficients, std::int64_t c,
-                                      const Pair<double>& dz_pair, const Pair<double>& dz_x_pair) {
-  const double dz = dz_pair.high + dz_pair.low, dz_x = dz_x_pair.high + dz_x_pair.low;
+                                      const ChannelGradients& sums) {
+  const double dz = sums.dz.high + sums.dz.low, dz_x = sums.dz_x.high + sums.dz_x.low;
   const double scale = to.scale == nullptr ? 1 : static_cast<double>(to.scale[c]);
   const double variance = static_cast<double>(to.variance[c]), mean = static_cast<double>(to.mean[c]);
   const double square = variance + to.epsilon, root = std::sqrt(square), m = static_cast<double>(to.values);
@@ -228,17 +246,12 @@ struct FinishGradients {
 
   template <class Accelerator>
   BATCHNORM_DEVICE void operator()(Accelerator& a) const {
-    using G = GradientStatistic<T>;
     const WarpPlace place = WarpPlace::of(a);
     const std::int64_t c = a.block_rank() * place.warps + place.warp;
     if (c >= partials.channels) return;
-    PairSum<double> dz, dz_x;
-    for (std::int64_t b = place.lane; b < partials.slices; b += warp_size) {
-      dz.add(partials.at(G::sum_field, b, c), partials.at(G::sum_low_field, b, c));
-      dz_x.add(partials.at(G::product_field, b, c), partials.at(G::product_low_field, b, c));
-    }
-    const Pair<double> dz_total = total_of(a, dz), dz_x_total = total_of(a, dz_x);
-    if (place.lane == 0) finish_gradient(to, coefficients, c, dz_total, dz_x_total);
+    const ChannelGradients sums =
+        merge_gradients<T>(a, partials.slices, [&](int f, std::int64_t b) -> double { return partials.at(f, b, c); });
+    if (place.lane == 0) finish_gradient(to, coefficients, c, sums);
   }
 };
 

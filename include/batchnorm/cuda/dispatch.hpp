@@ -11,6 +11,7 @@
 #include <cstddef>
 
 #include <batchnorm/cuda/plan.hpp>
+#include <batchnorm/cuda/ranks.cuh>
 
 namespace batchnorm::cuda {
 
@@ -66,6 +67,38 @@ void sweep(Runtime& runtime, const Geometry& g, const Alignment& alignment, cons
   }
 }
 
+/// A body whose warps have a channel each.
+template <class Runtime, class Body>
+void launch_channels(Runtime& runtime, const Body& body, std::int64_t channels) {
+  constexpr int warps = Body::max_threads / warp_size;
+  runtime.launch(body, {divide_up(channels, warps), warps * warp_size});
+}
+
+template <class T>
+Alignment alignment_of_call(const ForwardCall<T>& f) {
+  return alignment_of<T>({f.x, f.residual, f.y}, f.mask != nullptr);
+}
+template <class T>
+Alignment alignment_of_call(const BackwardCall<T>& b) {
+  return alignment_of<T>({b.dy, b.x, b.passage.y, b.dx, b.dz}, b.passage.bits != nullptr);
+}
+template <class T>
+Normalization<T> operation_of(const ForwardCall<T>& f) {
+  return {f.x, f.residual, f.y, f.mask, f.activation};
+}
+template <class T>
+InputGradient<T> operation_of(const BackwardCall<T>& b) {
+  return {b.dy, b.x, Passage<T>{b.passage}, b.dx, b.dz, b.channels.is_training};
+}
+template <class T>
+MomentStatistic<T> statistic_of(const ForwardCall<T>& f) {
+  return {f.x};
+}
+template <class T>
+GradientStatistic<T> statistic_of(const BackwardCall<T>& b) {
+  return {b.dy, b.x, Passage<T>{b.passage}, b.channels.mean};
+}
+
 template <class T, class Runtime, class Team>
 void train_resident(Runtime& runtime, const ForwardCall<T>& f, const Normalization<T>& operation, const Alignment& alignment,
                     const ResidentPlan& plan, const Team& team, const Launch& launch) {
@@ -86,7 +119,6 @@ template <class T, class Runtime>
 void forward(Runtime& runtime, const ForwardCall<T>& f, void* workspace, const Device& device, const Policy& policy) {
   const Geometry& g = f.geometry;
   if (g.c == 0) return;
-  constexpr int warps = FinishMoments<T>::max_threads / warp_size;
   const auto clear = [&](Parameter<T>* p) {
     if (p != nullptr) runtime.clear(p, static_cast<std::size_t>(g.c) * sizeof(*p));
   };
@@ -98,8 +130,8 @@ void forward(Runtime& runtime, const ForwardCall<T>& f, void* workspace, const D
     }
     return;
   }
-  const Alignment alignment = alignment_of<T>({f.x, f.residual, f.y}, f.mask != nullptr);
-  const Normalization<T> operation{f.x, f.residual, f.y, f.mask, f.activation};
+  const Alignment alignment = detail::alignment_of_call(f);
+  const Normalization<T> operation = detail::operation_of(f);
   if (!f.is_training) {
     const detail::Workspace<T> parts(workspace, 0, g.c);
     const Coefficients<Compute<T>> coefficients = empty ? Coefficients<Compute<T>>{} : parts.coefficients;
@@ -121,9 +153,8 @@ void forward(Runtime& runtime, const ForwardCall<T>& f, void* workspace, const D
   }
   const SumPlan plan = plan_of_sums<T>(g, alignment, device, policy);
   const detail::Workspace<T> parts(workspace, plan.slices, g.c);
-  detail::sum<T>(runtime, g, alignment, MomentStatistic<T>{f.x}, plan, parts.partials, policy);
-  runtime.launch(FinishMoments<T>{parts.partials, g.values(), f.channels, parts.coefficients},
-                 {divide_up(g.c, warps), warps * warp_size});
+  detail::sum<T>(runtime, g, alignment, detail::statistic_of(f), plan, parts.partials, policy);
+  detail::launch_channels(runtime, FinishMoments<T>{parts.partials, g.values(), f.channels, parts.coefficients}, g.c);
   detail::sweep<T>(runtime, g, alignment, operation, parts.coefficients, device, policy);
 }
 
@@ -137,26 +168,20 @@ void backward(Runtime& runtime, const BackwardCall<T>& b, void* workspace, const
     if (b.channels.dbias != nullptr) runtime.clear(b.channels.dbias, static_cast<std::size_t>(g.c) * sizeof(Parameter<T>));
     return;
   }
-  constexpr int warps = FinishGradients<T>::max_threads / warp_size;
-  const Passage<T> passage{b.passage};
-  const InputGradient<T> operation{b.dy, b.x, passage, b.dx, b.dz, b.channels.is_training};
-  const Alignment alignment = alignment_of<T>({b.dy, b.x, b.passage.y, b.dx, b.dz}, b.passage.bits != nullptr);
+  const Alignment alignment = detail::alignment_of_call(b);
   const bool writes_dx = b.dx != nullptr;
   const bool sums = b.channels.dscale != nullptr || b.channels.dbias != nullptr || (writes_dx && b.channels.is_training);
   SumPlan plan;
   plan.slices = 0;
   if (sums) plan = plan_of_sums<T>(g, alignment, device, policy);
   const detail::Workspace<T> parts(workspace, plan.slices, g.c);
-  if (sums) {
-    const GradientStatistic<T> statistic{b.dy, b.x, passage, b.channels.mean};
-    detail::sum<T>(runtime, g, alignment, statistic, plan, parts.partials, policy);
-  }
+  if (sums) detail::sum<T>(runtime, g, alignment, detail::statistic_of(b), plan, parts.partials, policy);
   const Coefficients<Compute<T>> coefficients = writes_dx ? parts.coefficients : Coefficients<Compute<T>>{};
   if (sums || writes_dx) {
-    runtime.launch(FinishGradients<T>{parts.partials, b.channels, coefficients}, {divide_up(g.c, warps), warps * warp_size});
+    detail::launch_channels(runtime, FinishGradients<T>{parts.partials, b.channels, coefficients}, g.c);
   }
   if (writes_dx || b.dz != nullptr) {
-    detail::sweep<T>(runtime, g, alignment, operation, coefficients, device, policy);
+    detail::sweep<T>(runtime, g, alignment, detail::operation_of(b), coefficients, device, policy);
   }
 }
 

@@ -32,4 +32,11 @@ void backward(const BackwardCall<double>& call, void* workspace, Stream stream);
 void backward(const BackwardCall<Half>& call, void* workspace, Stream stream);
 void backward(const BackwardCall<BFloat16>& call, void* workspace, Stream stream);
 
+/// The two parts of a synchronised call (ForwardCall<T>, BackwardCall<T>): the sums of rank `rank` to its place of `sums`; and,
+/// once those of all ranks are there, the rest.
+template <class Call>
+void collect(const Call& call, const RankSums& sums, std::int64_t rank, void* workspace, Stream stream);
+template <class Call>
+void complete(const Call& call, const RankSums& sums, void* workspace, Stream stream);
+
 }  // namespace batchnorm::cuda::library
