@@ -30,13 +30,34 @@ if(BATCHNORM_WARNINGS_AS_ERRORS)
   target_compile_options(batchnorm_cuda PRIVATE -Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Wconversion,-Wshadow)
 endif()
 
+# The part that needs NCCL. It is there without NCCL, too, to be installed; only who links it needs NCCL::NCCL. NCCL's header
+# before CUDA's, whose toolkit may bring an nccl.h of its own.
+list(APPEND CMAKE_MODULE_PATH ${CMAKE_CURRENT_LIST_DIR})
+find_package(NCCL QUIET)
+add_library(batchnorm_nccl INTERFACE)
+add_library(batchnorm::nccl ALIAS batchnorm_nccl)
+target_sources(batchnorm_nccl INTERFACE FILE_SET HEADERS BASE_DIRS include FILES include/batchnorm/nccl.hpp)
+target_link_libraries(batchnorm_nccl INTERFACE NCCL::NCCL batchnorm_cuda)
+set_target_properties(batchnorm_nccl PROPERTIES EXPORT_NAME nccl)
+if(NCCL_FOUND)
+  set_target_properties(batchnorm_nccl PROPERTIES VERIFY_INTERFACE_HEADER_SETS ${PROJECT_IS_TOP_LEVEL})
+else()
+  set_property(GLOBAL APPEND PROPERTY BATCHNORM_LEFT_OUT
+               "what needs batchnorm::nccl: NCCL was not found (name its folder in NCCL_ROOT)")
+endif()
+
 if(BATCHNORM_INSTALL)
   # A package of its own, where libraries lie; batchnorm's finds it for those who ask for the component cuda.
   set(cuda_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/batchnorm_cuda)
   install(TARGETS batchnorm_cuda EXPORT batchnorm_cudaTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
   install(EXPORT batchnorm_cudaTargets NAMESPACE batchnorm:: DESTINATION ${cuda_package_dir})
+  # Read only for those who ask for the component nccl.
+  install(TARGETS batchnorm_nccl EXPORT batchnorm_ncclTargets FILE_SET HEADERS
+          INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+  install(EXPORT batchnorm_ncclTargets NAMESPACE batchnorm:: DESTINATION ${cuda_package_dir})
   write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/batchnorm_cudaConfigVersion.cmake COMPATIBILITY ExactVersion)
   install(FILES ${CMAKE_CURRENT_LIST_DIR}/batchnorm_cudaConfig.cmake
+                ${CMAKE_CURRENT_LIST_DIR}/FindNCCL.cmake
                 ${CMAKE_CURRENT_BINARY_DIR}/batchnorm_cudaConfigVersion.cmake
           DESTINATION ${cuda_package_dir})
 endif()

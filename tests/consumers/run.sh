@@ -96,3 +96,10 @@ check_moved "$build/cuda-moved"
 consume_cuda() { consume cuda-moved "$1" cuda -D batchnorm_DIR="$build/cuda-moved/share/cmake/batchnorm"; }
 with_each_compiler consume_cuda
 consume cuda-subdirectory g++ cuda -D BATCHNORM_SOURCE="$source" -D BATCHNORM_CUDA=ON "${architecture[@]}"
+
+if [[ -z $(cmake -P cmake/FindNCCL.cmake) ]]; then
+  echo "== NCCL: skipped: not found (name its folder in NCCL_ROOT)"
+  exit
+fi
+consume_nccl() { consume nccl-moved "$1" nccl -D batchnorm_DIR="$build/cuda-moved/share/cmake/batchnorm"; }
+with_each_compiler consume_nccl
