@@ -17,11 +17,11 @@ using batchnorm::ThroughMask;
 using batchnorm::ValueError;
 
 template <class T>
-class SynchronizedEdges : public testing::Test {};
+class DeviceRanksEdges : public testing::Test {};
 using ElementTypes = testing::Types<float, double, batchnorm::half, batchnorm::bfloat16>;
-TYPED_TEST_SUITE(SynchronizedEdges, ElementTypes);
+TYPED_TEST_SUITE(DeviceRanksEdges, ElementTypes);
 
-TYPED_TEST(SynchronizedEdges, ConventionsOfTheRunningVarianceHoldForTheWholeBatch) {
+TYPED_TEST(DeviceRanksEdges, ConventionsOfTheRunningVarianceHoldForTheWholeBatch) {
   using T = TypeParam;
   using P = batchnorm::parameter_t<T>;
   for (const Format format : formats) {
@@ -36,7 +36,7 @@ TYPED_TEST(SynchronizedEdges, ConventionsOfTheRunningVarianceHoldForTheWholeBatc
   }
 }
 
-TYPED_TEST(SynchronizedEdges, OffsetsAndOutliersCostNoDigits) {
+TYPED_TEST(DeviceRanksEdges, OffsetsAndOutliersCostNoDigits) {
   using T = TypeParam;
   using P = batchnorm::parameter_t<T>;
   if (sizeof(T) == 2) GTEST_SKIP() << "two bytes hold no such offset";
@@ -58,7 +58,7 @@ TYPED_TEST(SynchronizedEdges, OffsetsAndOutliersCostNoDigits) {
 }
 
 // Sums of means near the end of the range are never formed, whether the first rank has values or not.
-TYPED_TEST(SynchronizedEdges, AConstantChannelGivesExactlyBias) {
+TYPED_TEST(DeviceRanksEdges, AConstantChannelGivesExactlyBias) {
   using T = TypeParam;
   using P = batchnorm::parameter_t<T>;
   const double large = std::is_same_v<T, double> ? 1.5e308 : std::is_same_v<T, batchnorm::half> ? 6e4 : 1e37;
@@ -79,7 +79,7 @@ TYPED_TEST(SynchronizedEdges, AConstantChannelGivesExactlyBias) {
   }
 }
 
-TYPED_TEST(SynchronizedEdges, NanAndInfStayWithinTheirChannel) {
+TYPED_TEST(DeviceRanksEdges, NanAndInfStayWithinTheirChannel) {
   using T = TypeParam;
   using P = batchnorm::parameter_t<T>;
   constexpr double infinity = std::numeric_limits<double>::infinity();
@@ -109,7 +109,7 @@ TYPED_TEST(SynchronizedEdges, NanAndInfStayWithinTheirChannel) {
   }
 }
 
-TYPED_TEST(SynchronizedEdges, WhereNoRankHasValuesThereAreZerosAndRunningStatisticsStay) {
+TYPED_TEST(DeviceRanksEdges, WhereNoRankHasValuesThereAreZerosAndRunningStatisticsStay) {
   using T = TypeParam;
   using P = batchnorm::parameter_t<T>;
   for (const Shape& shape : {Shape{0, 3, 4}, Shape{0, 0, 4}}) {
@@ -127,7 +127,7 @@ TYPED_TEST(SynchronizedEdges, WhereNoRankHasValuesThereAreZerosAndRunningStatist
   }
 }
 
-TYPED_TEST(SynchronizedEdges, OneValueInAllRanksGivesBias) {
+TYPED_TEST(DeviceRanksEdges, OneValueInAllRanksGivesBias) {
   using T = TypeParam;
   using P = batchnorm::parameter_t<T>;
   const auto call = ordinary_call<T, P>({1, 5, 1}, Format::NCHW, true);
@@ -140,7 +140,7 @@ TYPED_TEST(SynchronizedEdges, OneValueInAllRanksGivesBias) {
 }
 
 // Activation, mask and residual gradient are those of each element: what they make of the plain results is exact.
-TYPED_TEST(SynchronizedEdges, ActivationMaskAndGradientThroughIt) {
+TYPED_TEST(DeviceRanksEdges, ActivationMaskAndGradientThroughIt) {
   using T = TypeParam;
   using P = batchnorm::parameter_t<T>;
   const Parts parts{2, 0, 1};
@@ -184,7 +184,7 @@ std::vector<std::string> disagreements(const std::vector<Shape>& shapes, const s
   return messages;
 }
 
-TEST(SynchronizedAgreement, EveryRankThrowsOrNoneDoes) {
+TEST(DeviceRanksAgreement, EveryRankThrowsOrNoneDoes) {
   const std::string call = "batchnorm::cuda::SyncBatchNorm::check_agreement: ";
   using Messages = std::vector<std::string>;
   const Messages none(3, message_of<ShapeError>([] {}));
@@ -201,7 +201,7 @@ TEST(SynchronizedAgreement, EveryRankThrowsOrNoneDoes) {
             Messages(3, call + "some ranks are in training, others in inference"));
 }
 
-TEST(SynchronizedCall, ChecksBeforeItEnqueues) {
+TEST(DeviceRanksCall, ChecksBeforeItEnqueues) {
   const Shape shape{2, 3, 4};
   const DeviceBuffer<float> x(24), y(24);
   VirtualRanks(1).run([&](const VirtualRanks::Rank& rank) {
@@ -217,9 +217,10 @@ TEST(SynchronizedCall, ChecksBeforeItEnqueues) {
     };
     const std::size_t launched = emulated_device().launches.size();
     EXPECT_EQ(message_of<ValueError>([&] {
-                run({enough.data, 16});
-              }).substr(0, 55),
-              "batchnorm::cuda::SyncBatchNorm: workspace has 16 bytes,");
+                run({enough.data, enough.bytes - 1});
+              }),
+              "batchnorm::cuda::SyncBatchNorm: workspace has " + std::to_string(enough.bytes - 1) +
+                  " bytes, expected at least " + std::to_string(enough.bytes) + " (workspace_bytes)");
     EXPECT_EQ(message_of<ValueError>([&] {
                 run({nullptr, enough.bytes});
               }),

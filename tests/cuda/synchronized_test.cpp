@@ -32,11 +32,11 @@ Parts many_parts() {
 }
 
 template <class T>
-class Synchronized : public testing::Test {};
+class DeviceRanks : public testing::Test {};
 using ElementTypes = testing::Types<float, double, batchnorm::half, batchnorm::bfloat16>;
-TYPED_TEST_SUITE(Synchronized, ElementTypes);
+TYPED_TEST_SUITE(DeviceRanks, ElementTypes);
 
-TYPED_TEST(Synchronized, ForwardKeepsThePromiseOfTheWholeBatch) {
+TYPED_TEST(DeviceRanks, ForwardKeepsThePromiseOfTheWholeBatch) {
   using T = TypeParam;
   using P = batchnorm::parameter_t<T>;
   for_each_device([] {
@@ -56,7 +56,7 @@ TYPED_TEST(Synchronized, ForwardKeepsThePromiseOfTheWholeBatch) {
   });
 }
 
-TYPED_TEST(Synchronized, BackwardKeepsThePromiseOfTheWholeBatch) {
+TYPED_TEST(DeviceRanks, BackwardKeepsThePromiseOfTheWholeBatch) {
   using T = TypeParam;
   using P = batchnorm::parameter_t<T>;
   for_each_device([] {
@@ -76,7 +76,7 @@ TYPED_TEST(Synchronized, BackwardKeepsThePromiseOfTheWholeBatch) {
   });
 }
 
-TYPED_TEST(Synchronized, TakesMoreRanksThanAWarpHasLanesAndEveryAlignment) {
+TYPED_TEST(DeviceRanks, TakesMoreRanksThanAWarpHasLanesAndEveryAlignment) {
   using T = TypeParam;
   using P = batchnorm::parameter_t<T>;
   for (const Format format : formats) {
@@ -106,7 +106,7 @@ void expect_close(const std::vector<P>& got, const std::vector<P>& want) {
   }
 }
 
-TYPED_TEST(Synchronized, OneRankIsTheCallAloneToRounding) {
+TYPED_TEST(DeviceRanks, OneRankIsTheCallAloneToRounding) {
   using T = TypeParam;
   using P = batchnorm::parameter_t<T>;
   for_each_device([] {

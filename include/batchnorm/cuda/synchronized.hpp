@@ -14,9 +14,11 @@
 
 namespace batchnorm::cuda::detail {
 
-/// Bytes of what the ranks tell each other, at the front of a workspace; what the kernels of a rank need follows.
-inline std::size_t bytes_of_sums(const RankSums& sums) noexcept {
-  const auto bytes = static_cast<std::size_t>(sums.ranks * sums.stride()) * sizeof(double);
+/// Bytes of what the ranks tell each other, at the front of a workspace; what the kernels of a rank need follows. Backward is
+/// what they tell most in.
+inline std::size_t bytes_of_sums(std::int64_t ranks, std::int64_t channels) noexcept {
+  const RankSums sums{nullptr, ranks, channels, rank_fields(BackwardCall<float>())};
+  const auto bytes = static_cast<std::size_t>(ranks * sums.stride()) * sizeof(double);
   return (bytes + 15) / 16 * 16;
 }
 
@@ -24,8 +26,7 @@ inline std::size_t bytes_of_sums(const RankSums& sums) noexcept {
 template <Element T>
 std::size_t synchronized_bytes(Format format, const Shape& shape, std::int64_t ranks) {
   const Geometry g = geometry_of_shape<T>("batchnorm::cuda::SyncBatchNorm::workspace_bytes", format, shape);
-  const RankSums sums{nullptr, ranks, g.c, rank_fields(BackwardCall<DeviceElement<T>>())};
-  return bytes_of_sums(sums) + library::workspace_bytes<DeviceElement<T>>(g);
+  return bytes_of_sums(ranks, g.c) + library::workspace_bytes<DeviceElement<T>>(g);
 }
 
 /// A call whose arguments are right, but for the workspace.
@@ -33,7 +34,7 @@ template <class Communicator, class T, template <class> class Call>
 void run_synchronized(const Communicator& communicator, const arguments::Arguments& arguments, const Call<T>& call,
                       const Workspace& workspace, Stream stream) {
   const RankSums sums{static_cast<double*>(workspace.data), communicator.ranks(), call.geometry.c, rank_fields(call)};
-  const std::size_t in_front = bytes_of_sums(sums);
+  const std::size_t in_front = bytes_of_sums(sums.ranks, sums.channels);
   check_workspace(arguments, workspace, in_front + library::workspace_bytes<T>(call.geometry));
   if (call.geometry.c == 0) return;
   void* const rest = static_cast<std::byte*>(workspace.data) + in_front;

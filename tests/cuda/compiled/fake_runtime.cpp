@@ -26,7 +26,9 @@ void FakeRuntime::start(const FakeDevice& device) {
 std::vector<FakeCall> FakeRuntime::enqueued() const {
   std::vector<FakeCall> result;
   for (const FakeCall& call : calls_) {
-    if (call.function == "cudaLaunchKernelExC" || call.function == "cudaMemsetAsync") result.push_back(call);
+    const bool is_enqueued =
+        call.function == "cudaLaunchKernelExC" || call.function == "cudaMemsetAsync" || call.function == "ncclAllGather";
+    if (is_enqueued) result.push_back(call);
   }
   return result;
 }

@@ -64,11 +64,14 @@ class FakeRuntime {
   void on_launch(std::function<void(const FakeCall&, const void* body)> observer) { observer_ = std::move(observer); }
 
   const std::vector<FakeCall>& calls() const { return calls_; }
-  /// Those on the stream: launches and memsets.
+  /// Those on the stream: launches, memsets and NCCL's.
   std::vector<FakeCall> enqueued() const;
   /// What a device would have refused, in words.
   const std::vector<std::string>& violations() const { return violations_; }
   std::size_t kernels() const { return names_.size(); }
+
+  /// A call of another library that enqueues or may fail; false: it fails.
+  bool call(const FakeCall& call) { return log(call) == cudaSuccess; }
 
   // The functions of the runtime.
   void register_kernel(const void* function, const char* name);
