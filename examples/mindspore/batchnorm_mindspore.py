@@ -21,8 +21,8 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 _here = pathlib.Path(__file__).resolve().parent
-_file = str(pathlib.Path(os.environ.get("BATCHNORM_MINDSPORE_LIBRARY") or _here / "libbatchnorm_mindspore.so").resolve())
-_library = ctypes.CDLL(_file)  # OSError: it is not there
+LIBRARY = str(pathlib.Path(os.environ.get("BATCHNORM_MINDSPORE_LIBRARY") or _here / "libbatchnorm_mindspore.so").resolve())
+_library = ctypes.CDLL(LIBRARY)  # OSError: it is not there
 _library.batchnorm_mindspore_last_error.restype = ctypes.c_char_p
 
 # The library's numbers of the operations.
@@ -67,7 +67,7 @@ def _custom(name, operation, is_channels_last, outputs, bprop):
         _check_types(operation, dtypes)
         return tuple(dtypes[i] for i in outputs)
 
-    return ops.Custom(f"{_file}:batchnorm_mindspore_{name}", shapes_of, dtypes_of, "aot", bprop=bprop)
+    return ops.Custom(f"{LIBRARY}:batchnorm_mindspore_{name}", shapes_of, dtypes_of, "aot", bprop=bprop)
 
 
 def _primitives(is_channels_last):

@@ -187,7 +187,8 @@ try:
 except RuntimeError:
     sys.exit(3)
 """
-    environment = dict(os.environ, BATCHNORM_ISA="x87", PYTHONPATH=os.path.dirname(ours.__file__))
+    environment = dict(os.environ, BATCHNORM_ISA="x87", BATCHNORM_MINDSPORE_LIBRARY=ours.LIBRARY,
+                       PYTHONPATH=os.path.dirname(ours.__file__))
     result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     if result.returncode == 3 and "batchnorm: BATCHNORM_ISA is 'x87', available here are " in result.stderr:
         return None
