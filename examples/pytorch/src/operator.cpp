@@ -40,11 +40,9 @@ void transform(const at::Tensor& vector, const F& function) {
   for (std::int64_t c = 0; c < vector.numel(); ++c) values[c] = static_cast<P>(function(static_cast<double>(values[c])));
 }
 
-bool is_allowed(double epsilon) { return epsilon > 0 && epsilon <= 1; }
-
 bool updates_running_statistics(const Forward& call) { return call.training && call.running_mean.defined(); }
 
-/// What is updated in place lies apart from all else.
+/// What is updated in place lies apart from all else. The library would find it out, but not of vectors that are widened.
 bool running_statistics_are_apart(const Forward& call) {
   const auto apart = [&](const at::Tensor& written, std::initializer_list<const at::Tensor*> vectors) {
     for (const at::Tensor* vector : vectors) {
@@ -58,16 +56,14 @@ bool running_statistics_are_apart(const Forward& call) {
 
 /// The type of the parameters where the kernels compute what PyTorch's own do.
 std::optional<at::ScalarType> accepted(const Forward& call) {
-  if (!is_batch(call.x) || !is_allowed(call.epsilon)) return std::nullopt;
+  if (!is_batch(call.x)) return std::nullopt;
   for (const at::Tensor* vector : {&call.weight, &call.bias, &call.running_mean, &call.running_variance}) {
     if (!is_optional_channel_vector(call.x, *vector)) return std::nullopt;
   }
   if (call.running_mean.defined() != call.running_variance.defined()) return std::nullopt;
   // One value per channel makes PyTorch's running variance NaN.
   if (call.training ? values(call.x) == 1 : !call.running_mean.defined()) return std::nullopt;
-  if (updates_running_statistics(call)) {
-    if (!(call.momentum >= 0 && call.momentum <= 1) || !running_statistics_are_apart(call)) return std::nullopt;
-  }
+  if (updates_running_statistics(call) && !running_statistics_are_apart(call)) return std::nullopt;
   return parameter_type(call.x, {&call.weight, &call.bias, &call.running_mean, &call.running_variance});
 }
 
@@ -109,12 +105,12 @@ const at::Tensor& spread_of(const Backward& call) {
 
 /// The type of the parameters where the kernels compute what PyTorch's own do.
 std::optional<at::ScalarType> accepted(const Backward& call) {
-  if (!is_batch(call.x) || !is_allowed(call.epsilon) || (call.training && values(call.x) == 1)) return std::nullopt;
+  if (!is_batch(call.x) || (call.training && values(call.x) == 1)) return std::nullopt;
   if (!is_batch(call.dy) || call.dy.scalar_type() != call.x.scalar_type() || call.dy.sizes() != call.x.sizes()) {
     return std::nullopt;
   }
   if (!is_channel_vector(call.x, mean_of(call)) || !is_channel_vector(call.x, spread_of(call)) ||
-      !is_optional_channel_vector(call.x, call.weight) || (call.wanted[1] && !call.weight.defined())) {
+      !is_optional_channel_vector(call.x, call.weight)) {
     return std::nullopt;
   }
   return parameter_type(
@@ -149,8 +145,8 @@ Tensors run(const Backward& call, at::ScalarType parameter) {
   return {dx, in_type(dscale), in_type(dbias)};
 }
 
-/// Runs a call that is accepted. What the library itself refuses, before it writes anything, is not taken either: memory that
-/// is not aligned, for example.
+/// Runs a call that is accepted. What the library itself refuses, before it writes anything, is not taken either: epsilon or
+/// momentum out of range, memory that is not aligned.
 template <class Call>
 std::optional<Tensors> attempt(const Call& call) {
   const std::optional<at::ScalarType> parameter = accepted(call);

@@ -127,6 +127,19 @@ class Autograd(unittest.TestCase):
 
         same_with_and_without(self, call)
 
+    def test_counters_of_changes_in_place(self):
+        # PyTorch does not count what batch normalization does to its running statistics.
+        x = torch.randn(4, 3, 2, dtype=torch.half)
+
+        def call():
+            module = torch.nn.BatchNorm1d(3, dtype=torch.half)
+            module(x.clone().requires_grad_()).sum().backward()
+            with torch.inference_mode():
+                module(x)
+            return torch.tensor([module.running_mean._version, module.running_var._version])
+
+        same_with_and_without(self, call)
+
     def test_parameters_that_want_no_gradient(self):
         x = torch.randn(4, 3, 2, dtype=torch.double)
 

@@ -127,6 +127,8 @@ class Edges(unittest.TestCase):
             for statistics in overlapping:
                 with self.subTest(parameter=parameter):
                     self.passed_on(lambda: torch.native_batch_norm(x, *statistics, True, 0, 1e-5))
+            joined = batch(12, dtype=parameter)
+            self.passed_on(lambda: torch.native_batch_norm(joined.reshape(4, 3), None, None, joined[:3], variance, True, 0, 1e-5))
 
     def test_ranks_that_the_kernels_have_not(self):
         self.passed_on(lambda: functional.batch_norm(batch(2, 3, 1, 2, 2, 2), *vectors(), True))

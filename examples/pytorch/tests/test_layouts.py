@@ -54,7 +54,7 @@ class Case:
         self.mean, self.variance = (self.vector(tracking) for _ in range(2))
         if all(tensor is None for tensor in (self.weight, self.bias, self.mean)):
             self.parameter = self.element  # that of the saved statistics then
-        self.wanted = [dice.random() < 0.8, self.weight is not None and dice.random() < 0.8, dice.random() < 0.8]
+        self.wanted = [dice.random() < 0.8 for _ in range(3)]
 
     def vector(self, present):
         return (torch.rand(self.x.shape[1]) + 0.5).to(self.parameter) if present else None
