@@ -75,13 +75,22 @@ struct Types {
   using statistics = S;
 };
 
+struct TypeNames {
+  template <class T>
+  static std::string GetName(int) {
+    return std::string(batchnorm::element_name<typename T::x>()) + "_" +
+           std::string(batchnorm::element_name<typename T::parameters>()) + "_" +
+           std::string(batchnorm::element_name<typename T::statistics>());
+  }
+};
+
 template <class T>
 class OnnxBatchnormTypesTest : public OnnxBatchnormTest {};
 using AllTypes = testing::Types<Types<float, float, float>, Types<double, double, double>, Types<half, half, half>,
                                 Types<half, float, float>, Types<half, half, float>, Types<float, half, half>,
                                 Types<float, bfloat16, float>, Types<bfloat16, bfloat16, bfloat16>,
                                 Types<bfloat16, float, half>, Types<double, float, float>, Types<double, half, double>>;
-TYPED_TEST_SUITE(OnnxBatchnormTypesTest, AllTypes);
+TYPED_TEST_SUITE(OnnxBatchnormTypesTest, AllTypes, TypeNames);
 
 TYPED_TEST(OnnxBatchnormTypesTest, OutputsHaveTheTypesOfXAndOfTheStatistics) {
   using X = typename TypeParam::x;
