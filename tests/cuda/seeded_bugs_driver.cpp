@@ -209,7 +209,7 @@ ForwardCall<T> part_of(ForwardCall<T> call, std::int64_t first, std::int64_t n) 
   const std::int64_t skipped = first * call.geometry.c * call.geometry.s;
   call.geometry.n = n;
   advance(call.x, skipped), advance(call.residual, skipped), advance(call.y, skipped);
-  call.channels.variance_factor = std::numeric_limits<double>::quiet_NaN();  // follows from the values of all ranks
+  call.channels.variance_factor = 0;  // follows from the values of all ranks
   return call;
 }
 BackwardCall<T> part_of(BackwardCall<T> call, std::int64_t first, std::int64_t n) {

@@ -3,7 +3,7 @@
 
 #include "parts.hpp"
 
-// One batch in parts, each on a device of its own: the kernels are executed by the emulator, the ranks are threads. Held to the
+// One batch in parts, each on a device of its own: the kernels are executed by the emulator, the ranks take turns. Held to the
 // promise for the whole batch; every rank has the same bits.
 namespace {
 

@@ -2,11 +2,9 @@
 #pragma once
 
 #include <algorithm>
-#include <condition_variable>
-#include <exception>
-#include <mutex>
+#include <cstring>
+#include <span>
 #include <stdexcept>
-#include <thread>
 #include <vector>
 
 #include <batchnorm/cuda/synchronized.hpp>
@@ -15,29 +13,32 @@
 
 namespace support {
 
-/// The ranks of a communicator in one program: each is a thread, one runs at a time, and gives way where it waits for others.
+/// The ranks of a communicator in one thread. A rank that would wait for others is left by an exception, and starts anew when
+/// all have come as far: what it has given before must then be the same, bit by bit.
 class VirtualRanks {
+  using Bytes = std::vector<std::byte>;
+
  public:
   /// A communicator (batchnorm/cuda/synchronized.hpp), and how a rank makes its calls (device_calls.hpp).
   class Rank {
    public:
     Rank(VirtualRanks& all, std::size_t rank) : all_(&all), rank_(rank) {}
 
-    std::int64_t ranks() const { return static_cast<std::int64_t>(all_->data_.size()); }
+    std::int64_t ranks() const { return static_cast<std::int64_t>(all_->count_); }
     std::int64_t rank() const { return static_cast<std::int64_t>(rank_); }
 
     void all_gather(double* data, std::size_t doubles, batchnorm::cuda::Stream) const {
-      all_->exchange(rank_, data, [&](std::size_t other, const void* its) {
-        const std::size_t first = other * doubles;
-        if (other != rank_) std::copy_n(static_cast<const double*>(its) + first, doubles, data + first);
-      });
+      const std::vector<Bytes>& all = all_->exchange(rank_, std::span(data + rank_ * doubles, doubles));
+      for (std::size_t r = 0; r < all.size(); ++r) std::memcpy(data + r * doubles, all[r].data(), all[r].size());
     }
     void maximum(std::int64_t* values, std::size_t count) const {
-      const std::vector<std::int64_t> own(values, values + count);
-      all_->exchange(rank_, own.data(), [&](std::size_t, const void* its) {
-        const auto* others = static_cast<const std::int64_t*>(its);
-        for (std::size_t k = 0; k < count; ++k) values[k] = std::max(values[k], others[k]);
-      });
+      for (const Bytes& bytes : all_->exchange(rank_, std::span(values, count))) {
+        for (std::size_t k = 0; k < count; ++k) {
+          std::int64_t other = 0;
+          std::memcpy(&other, bytes.data() + k * sizeof(other), sizeof(other));
+          values[k] = std::max(values[k], other);
+        }
+      }
     }
 
     template <class T>
@@ -58,53 +59,47 @@ class VirtualRanks {
     std::size_t rank_;
   };
 
-  explicit VirtualRanks(std::size_t count) : data_(count) {}
+  explicit VirtualRanks(std::size_t count) : count_(count) {}
 
-  /// body(rank) on every rank. The first exception ends the waiting of all and is thrown on.
+  /// body(rank) on every rank.
   template <class Body>
   void run(const Body& body) {
-    std::vector<std::thread> threads;
-    for (std::size_t rank = 0; rank < data_.size(); ++rank) {
-      threads.emplace_back([this, rank, &body] {
-        const std::lock_guard lock(running_);
+    exchanges_.clear();
+    for (std::size_t waiting = count_; waiting > 0;) {
+      waiting = 0;
+      for (std::size_t rank = 0; rank < count_; ++rank) {
+        next_ = 0;
         try {
           body(Rank(*this, rank));
-        } catch (...) {
-          if (!failure_) failure_ = std::current_exception();
-          all_there_.notify_all();
+        } catch (const Waits&) {
+          ++waiting;
         }
-      });
+      }
+      if (waiting != 0 && waiting != count_) throw std::runtime_error("some ranks wait for others, which have ended");
     }
-    for (std::thread& thread : threads) thread.join();
-    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 
  private:
-  /// take(other, its data) once all have given theirs, which nobody changes before all have taken.
-  template <class Take>
-  void exchange(std::size_t rank, const void* data, const Take& take) {
-    data_[rank] = data;
-    meet();
-    for (std::size_t other = 0; other < data_.size(); ++other) take(other, data_[other]);
-    meet();
-  }
-  void meet() {
-    const std::int64_t round = round_;
-    if (++arrived_ == data_.size()) {
-      arrived_ = 0;
-      ++round_;
-      all_there_.notify_all();
+  struct Waits {};
+
+  /// What all ranks give in the exchange that is next for this one.
+  template <class V>
+  const std::vector<Bytes>& exchange(std::size_t rank, std::span<V> values) {
+    const auto bytes = std::as_bytes(values);
+    const Bytes own(bytes.begin(), bytes.end());
+    const std::size_t number = next_++;
+    if (number == exchanges_.size()) exchanges_.emplace_back();
+    std::vector<Bytes>& all = exchanges_[number];
+    if (all.size() < count_) {
+      all.push_back(own);
+      throw Waits{};
     }
-    while (round_ == round && !failure_) all_there_.wait(running_);
-    if (failure_) throw std::runtime_error("another rank has failed");
+    if (all[rank] != own) throw std::runtime_error("a rank gives other bits when it starts anew");
+    return all;
   }
 
-  std::mutex running_;
-  std::condition_variable_any all_there_;
-  std::vector<const void*> data_;
-  std::size_t arrived_ = 0;
-  std::int64_t round_ = 0;
-  std::exception_ptr failure_;
+  std::size_t count_, next_ = 0;
+  std::vector<std::vector<Bytes>> exchanges_;
 };
 
 }  // namespace support
