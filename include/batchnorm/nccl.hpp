@@ -110,9 +110,8 @@ class NcclRanks {
 ///     3 C + 1 doubles a rank forward (count, means as two doubles, squared deviations), 4 C + 1 backward (count, two sums of
 ///     two doubles). So mean, variance, running statistics, dscale and dbias have the same bits on every rank, as long as
 ///     scale, bias, running statistics and options had, and equal those of the whole batch on one device to rounding.
-///   * x has any extents on a rank but the channels', which are the same on all; a rank may have no values (an extent of 0),
-///   and
-///     calls all the same. Where no rank has any, statistics and gradients are 0, the running statistics stay.
+///   * x has any extents on a rank but the channels', which are the same on all; a rank may have no values (an extent of 0)
+///     and calls all the same. Where no rank has any, statistics and gradients are 0, the running statistics stay.
 ///   * x is read twice, even where cuda::BatchNorm reads it once.
 ///
 /// Inference normalises without the others. backward always asks them, since it sums dscale and dbias.
