@@ -180,6 +180,11 @@ python_with() {
 # framework_test PYTHON FILE: a skipped one says why.
 framework_test() {
   local status=0 log=$logs/${2##*/}.log
+  if ! command -v "$1" > /dev/null; then
+    echo "   skipped: not installed (python3)"
+    skipped_now=1
+    return 0
+  fi
   "$@" > "$log" 2>&1 || status=$?
   if ((status == 77)); then
     echo "   $(tail -n 1 "$log")"
