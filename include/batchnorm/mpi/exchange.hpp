@@ -141,9 +141,9 @@ class Agreement {
 
 /// The arrays of a statistic, each with a number per channel. The mean of moments goes as a pair: what a double cannot hold of
 /// it decides digits where the deviation is small beside it.
-template <class S>
-auto arrays_of(S& statistic) noexcept {
-  if constexpr (std::same_as<std::remove_const_t<S>, Moments>) {
+template <class Sums>
+auto arrays_of(Sums& statistic) noexcept {
+  if constexpr (std::same_as<std::remove_const_t<Sums>, Moments>) {
     return std::array{&statistic.mean, &statistic.mean_low, &statistic.m2};
   } else {
     return std::array{&statistic.dy, &statistic.dy_x};
