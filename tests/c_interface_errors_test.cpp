@@ -268,17 +268,19 @@ TEST(CInterface, LayoutIsThatOfTheFirstVersion) {
 }
 
 TEST(CInterface, ExportsWhatTheHeaderDeclaresAndNothingElse) {
-  std::set<std::string> declared{"BATCHNORM_C_0"}, exported;
+  std::set<std::string> declared, exported;
   const std::string header = read_bytes(BATCHNORM_C_HEADER);
   const std::regex declaration("BATCHNORM_C_API[^;(]*[ *](batchnorm_[a-z_]+)\\(");
   for (std::sregex_iterator match(header.begin(), header.end(), declaration), end; match != end; ++match) {
     declared.insert((*match)[1].str() + "@@BATCHNORM_C_0");
   }
-  EXPECT_EQ(declared.size(), 11U);
+  EXPECT_EQ(declared.size(), 10U);
   const ProgramResult result = run_program({BATCHNORM_NM, "--dynamic", "--defined-only", BATCHNORM_C_LIBRARY});
   ASSERT_EQ(result.status, 0) << result.errors;
   std::istringstream lines(result.output);
-  for (std::string address, kind, name; lines >> address >> kind >> name;) exported.insert(name);
+  for (std::string address, kind, name; lines >> address >> kind >> name;) {
+    if (kind != "A") exported.insert(name);  // the version itself, which each nm names in its own way
+  }
   EXPECT_EQ(exported, declared);
 }
 
