@@ -58,10 +58,11 @@ if [[ -z $build ]]; then
     exit 1
   }
 fi
-# Several processes on one machine: one thread each, and none spins while it waits. Open MPI lets root start them when told so.
+# Several processes on one machine: one thread each, and none spins while it waits. Open MPI lets root start them when told so,
+# and without a remote shell.
 share_machine() {
-  env BATCHNORM_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 \
-    OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_vader_single_copy_mechanism=none "$@"
+  env BATCHNORM_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_plm=isolated \
+    OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_vader_single_copy_mechanism=none "$@"
 }
 cmake --build "$build" --target "${examples[@]}"
 for example in "${examples[@]}"; do

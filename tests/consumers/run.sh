@@ -53,6 +53,8 @@ check_moved() {
   fi
 }
 
+# A program over MPI that mpirun has not started: Open MPI needs no remote shell for it when told so.
+export OMPI_MCA_plm=isolated
 has_mpi=true
 if ! command -v mpicxx > /dev/null; then
   has_mpi=false
