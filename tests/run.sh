@@ -164,10 +164,10 @@ usual_tests() {
 sanitized_tests() {
   build "$1" tests/all && run_tests "$1" --label-exclude 'compile_fail|cuda_mutation' --exclude-regex '^cuda_emulated_selftest$'
 }
-# Of the bodies of CUDA kernels, those of one type.
+# Of the bodies of CUDA kernels, those of one type, and between ranks the short tests.
 sanitized_thread_tests() {
   build "$1" batchnorm_thread_tests batchnorm_cuda_emulator_tests &&
-    run_tests "$1" --label-regex 'threads|cuda' --exclude-regex '^Device.*<(double|Eigen::.*)>|^cuda_'
+    run_tests "$1" --label-regex 'threads|cuda' --exclude-regex '^Device.*<(double|Eigen::.*)>|^DeviceRanks\.(For|Back)wardKeeps|^cuda_'
 }
 
 # python_with NAME PACKAGE...: sets python to that of an environment that has these packages of PyPI.
