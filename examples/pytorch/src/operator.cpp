@@ -5,7 +5,9 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 
+#include <cstddef>
 #include <initializer_list>
+#include <limits>
 #include <stdexcept>
 
 #include "executor.hpp"
@@ -17,9 +19,18 @@ namespace {
 
 using batchnorm::parameter_t;
 
-batchnorm::CallOptions on_threads_of_torch() {
+/// How the kernels run for a result of that size. The C library returns blocks above 32 MB to the system when they are freed,
+/// so a result that large lies in pages that the system has just zeroed, and that are in the cache: stores past it would lose.
+batchnorm::CallOptions options_for(const at::Tensor& result) {
   static TorchExecutor executor;
-  return {.executor = &executor};
+  static const batchnorm::Tuning through_cache = [] {
+    batchnorm::Tuning tuning = batchnorm::machine_tuning();
+    tuning.inference_stream_share = tuning.training_stream_share = std::numeric_limits<double>::infinity();
+    return tuning;
+  }();
+  constexpr std::size_t largest_kept = std::size_t{32} << 20;  // glibc: the most that its threshold for mmap grows to
+  const bool is_new = result.defined() && result.nbytes() > largest_kept;
+  return {.executor = &executor, .tuning = is_new ? &through_cache : nullptr};
 }
 
 /// A channel vector in the type of the kernels' parameters: itself, or a copy where it is half or bfloat16.
@@ -84,7 +95,7 @@ Tensors run(const Forward& call, at::ScalarType parameter) {
   const batchnorm::Options options{
       .is_training = call.training, .epsilon = call.epsilon, .momentum = updates_running_statistics(call) ? call.momentum : 0};
   batchnorm::batch_norm<T, P>(batchnorm::Format::NCHW, options, view<const T>(x), view<const P>(scale), view<const P>(bias),
-                              view<P>(mean), view<P>(variance), out, {}, on_threads_of_torch());
+                              view<P>(mean), view<P>(variance), out, {}, options_for(y));
   if (!call.training) {
     const auto empty = [&] { return at::empty({0}, x.options().dtype(parameter)); };
     return {y, empty(), empty()};
@@ -137,10 +148,9 @@ Tensors run(const Backward& call, at::ScalarType parameter) {
   if (call.wanted[1]) dscale = new_channel_vector<P>(x);
   if (call.wanted[2]) dbias = new_channel_vector<P>(x);
   const batchnorm::Options options{.is_training = call.training, .epsilon = call.epsilon};
-  batchnorm::batch_norm_backward<T, P>(batchnorm::Format::NCHW, options, view<const T>(dy), view<const T>(x),
-                                       view<const P>(scale), view<const P>(mean), view<const P>(variance),
-                                       {.dx = view<T>(dx), .dscale = view<P>(dscale), .dbias = view<P>(dbias)}, {},
-                                       on_threads_of_torch());
+  batchnorm::batch_norm_backward<T, P>(
+      batchnorm::Format::NCHW, options, view<const T>(dy), view<const T>(x), view<const P>(scale), view<const P>(mean),
+      view<const P>(variance), {.dx = view<T>(dx), .dscale = view<P>(dscale), .dbias = view<P>(dbias)}, {}, options_for(dx));
   const auto in_type = [&](const at::Tensor& gradient) { return gradient.defined() ? gradient.to(parameter) : gradient; };
   return {dx, in_type(dscale), in_type(dbias)};
 }
