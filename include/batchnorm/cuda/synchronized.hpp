@@ -4,9 +4,9 @@
 // Batch normalization of one batch in parts, each on the device of a rank. How ranks reach each other is a communicator's
 // matter:
 //
-//   ranks(), rank()                        std::int64_t
-//   all_gather(data, doubles, stream)      enqueues: every rank has the doubles of rank r at data[r * doubles]; its own are
-//   there maximum(values, count)                 waits: std::int64_t*, in host memory, each becomes the largest of all ranks
+//   ranks(), rank()                      std::int64_t
+//   all_gather(data, doubles, stream)    enqueues: every rank has the doubles of rank r at data[r * doubles], its own already
+//   maximum(values, count)               waits: std::int64_t in host memory, each becomes the largest of all ranks
 
 #include <exception>
 
