@@ -29,13 +29,6 @@ void for_each_call(Body&& body) {
   }
 }
 
-/// Where to write a result of that call.
-template <class T, class P>
-GradientResult<T, P> blank_result(const GradientCall<T, P>& call) {
-  return {std::vector<T>(call.x.size(), element<T>(unwritten)), std::vector<P>(call.mean.size(), element<P>(unwritten)),
-          std::vector<P>(call.mean.size(), element<P>(unwritten))};
-}
-
 template <class T, class P>
 batchnorm::GradientViews<T, P> views_of(GradientResult<T, P>& result, const Shape& shape) {
   return {{result.dx.data(), shape}, result.dscale, result.dbias};
@@ -57,20 +50,6 @@ GradientResult<T, P> run_pieces(const GradientCall<T, P>& call, const Moments& m
   auto result = blank_result(call);
   batchnorm::input_gradient<T, P>(call.dy_view(), call.x_view(), call.format, sums, moments, view(call.scale),
                                   call.options.epsilon, views_of(result, call.shape));
-  return result;
-}
-
-/// What the oracle expects of the call with those moments in the place of the saved statistics.
-template <class T, class P>
-std::vector<ChannelGradients> expected_with(const GradientCall<T, P>& call, const Moments& moments) {
-  const Extents e = call.extents();
-  std::vector<ChannelGradients> result;
-  for (std::int64_t c = 0; c < e.c; ++c) {
-    const auto i = static_cast<std::size_t>(c);
-    Channel channel = call.channel(c);
-    channel.saved = {moments.count, moments.mean[i], moments.mean_low[i], moments.variance(c)};
-    result.push_back(backward(channel, channel_values<T>(call.dy, e, c), channel_values<T>(call.x, e, c)));
-  }
   return result;
 }
 

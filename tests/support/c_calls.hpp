@@ -77,8 +77,7 @@ Result<T, P> run_in_c(const Call<T, P>& call, batchnorm_thread_team* team = null
 /// The call by batchnorm_backward().
 template <class T, class P>
 GradientResult<T, P> run_in_c(const GradientCall<T, P>& call, batchnorm_thread_team* team = nullptr) {
-  const std::vector<P> blank(static_cast<std::size_t>(call.extents().c), element<P>(unwritten));
-  GradientResult<T, P> result{std::vector<T>(call.x.size(), element<T>(unwritten)), blank, blank};
+  GradientResult<T, P> result = blank_result(call);
   batchnorm_options options = c_options(call.options);
   options.team = team;
   batchnorm_backward_arguments arguments = batchnorm_no_backward_arguments();

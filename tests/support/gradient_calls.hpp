@@ -52,6 +52,13 @@ void save_statistics(GradientCall<T, P>& call);
 template <class T, class P>
 GradientCall<T, P> ordinary_gradient_call(const Shape& shape, Format format, bool is_training, std::uint64_t seed = 1);
 
+/// Where to write a result of a call.
+template <class T, class P>
+GradientResult<T, P> blank_result(const GradientCall<T, P>& call) {
+  return {std::vector<T>(call.x.size(), element<T>(unwritten)), std::vector<P>(call.mean.size(), element<P>(unwritten)),
+          std::vector<P>(call.mean.size(), element<P>(unwritten))};
+}
+
 /// How many elements past a border of a cache line the tensors begin.
 struct Offsets {
   std::size_t dy = 0, x = 0, out = 0;
@@ -68,6 +75,20 @@ std::vector<ChannelGradients> expected(const GradientCall<T, P>& call);
 /// Of channel c alone.
 template <class T, class P>
 ChannelGradients expected(const GradientCall<T, P>& call, std::int64_t c);
+
+/// What the oracle expects of the call with those moments in the place of the saved statistics.
+template <class T, class P>
+std::vector<ChannelGradients> expected_with(const GradientCall<T, P>& call, const batchnorm::Moments& moments) {
+  const Extents e = call.extents();
+  std::vector<ChannelGradients> result;
+  for (std::int64_t c = 0; c < e.c; ++c) {
+    const auto i = static_cast<std::size_t>(c);
+    Channel channel = call.channel(c);
+    channel.saved = {moments.count, moments.mean[i], moments.mean_low[i], moments.variance(c)};
+    result.push_back(backward(channel, channel_values<T>(call.dy, e, c), channel_values<T>(call.x, e, c)));
+  }
+  return result;
+}
 
 struct GradientErrors {
   Worst dx, dscale, dbias;
