@@ -154,14 +154,13 @@ TEST(CInterfaceErrors, DataThatCannotBeTaken) {
       error_of([](Forward& f) { f.arguments.output_x = f.at(1); }),
       "2: batchnorm::BatchNorm: output_x overlaps x; allowed is only output_x in the place of x or of the residual, with the "
       "same strides");
-  EXPECT_EQ(
-      error_of([](Forward& f) {
-        f.strides[2] = 2;
-        f.arguments.x_strides = f.strides;
-      }),
-      "2: batchnorm::BatchNorm: x has strides [12, 4, 2]; supported are tensors where the spatial values of a channel, or "
-      "the channels of a position, lie next to each other" +
-          about_x);
+  EXPECT_EQ(error_of([](Forward& f) {
+              f.strides[2] = 2;
+              f.arguments.x_strides = f.strides;
+            }),
+            "2: batchnorm::BatchNorm: x has strides [12, 4, 2]; supported are tensors where the channels of a position, or the "
+            "values along the last spatial axis, lie next to each other" +
+                about_x);
 }
 
 TEST(CInterfaceErrors, InstructionSetsAndThreads) {

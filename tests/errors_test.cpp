@@ -206,23 +206,23 @@ TEST(Errors, TensorWithoutOrWithUnusableData) {
 
 TEST(Errors, StridesThatNoLayoutServes) {
   expect_error<ValueError>(
-      "x has strides [12544, 196, 14, 2]; supported are tensors where the spatial values of a channel, or the channels of a "
-      "position, lie next to each other" +
+      "x has strides [12544, 196, 14, 2]; supported are tensors where the channels of a position, or the values "
+      "along the last spatial axis, lie next to each other" +
           about_x,
       [](Arguments& a) {
         a.x = {a.x.data(), x_shape, {12544, 196, 14, 2}};
       });
   // Each is a layout of its own, but not that of x.
   expect_error<ValueError>(
-      "output_x has strides [12544, 1, 896, 64], which is another memory layout than that of x (the spatial "
-      "values of a channel next to each other)" +
+      "output_x has strides [12544, 1, 896, 64], which is another memory layout than that of x (the values "
+      "along the last spatial axis next to each other)" +
           about_x,
       [](Arguments& a) {
         a.out.output_x = {a.out.output_x.data(), x_shape, {12544, 1, 896, 64}};
       });
   expect_error<ValueError>(
-      "output_x has strides [12544, 196, 14, 1], which is another memory layout than that of x (channels next "
-      "to each other)" +
+      "output_x has strides [12544, 196, 14, 1], which is another memory layout than that of x (the channels "
+      "of a position next to each other)" +
           about_x,
       [](Arguments& a) {
         a.x = {a.x.data(), x_shape, {12544, 1, 896, 64}};

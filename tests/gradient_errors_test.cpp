@@ -233,8 +233,8 @@ void expect_tensor_errors(const Expect& expect, const std::string& name, const P
   });
   expect(value_error,
          name +
-             " has strides [36, 1, 12, 6], which is another memory layout than that of x (the spatial values of a channel "
-             "next to each other)" +
+             " has strides [36, 1, 12, 6], which is another memory layout than that of x (the values along the last spatial "
+             "axis next to each other)" +
              about_x,
          [&](Arguments& a) {
            put(a, {free(a), x_shape, {36, 1, 12, 6}});
@@ -262,9 +262,8 @@ TEST(GradientErrors, TensorOfAnotherShapeOrLayoutOrWithUnusableData) {
     a.x = {nullptr, x_shape};
   });
   expect_error_of_both<ValueError>(
-      "x has strides [36, 6, 2, 2]; supported are tensors where the spatial values of a channel, or the channels of a "
-      "position, "
-      "lie next to each other" +
+      "x has strides [36, 6, 2, 2]; supported are tensors where the channels of a position, or the values along "
+      "the last spatial axis, lie next to each other" +
           about_x,
       [](Arguments& a) {
         a.x = {a.x.data(), x_shape, {36, 6, 2, 2}};

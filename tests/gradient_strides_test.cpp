@@ -104,6 +104,28 @@ TYPED_TEST(GradientStrides, PaddedPlanesAndRowsKeepThePromise) {
   });
 }
 
+TYPED_TEST(GradientStrides, PicturesMayHaveGapsBehindTheirRows) {
+  using T = typename TypeParam::T;
+  using P = typename TypeParam::P;
+  for (const Shape& shape : some_pictures) {
+    for (const Format format : formats) {
+      for (const bool is_training : {true, false}) {
+        const auto call = ordinary_gradient_call<T, P>(shape, format, is_training);
+        SCOPED_TRACE(text_of(call));
+        const Layout padded = padded_pictures(shape, format), whole = dense(shape);
+        const auto want = expected(call);
+        for_each_isa([&](Isa isa) {
+          const auto all = run_in(call, padded, padded, padded);
+          expect_kept(errors(call, all, want, isa));
+          expect_kept(errors(call, run_in(call, padded, whole, whole), want, isa));
+          expect_kept(errors(call, run_in(call, whole, whole, padded), want, isa));
+          EXPECT_TRUE(same(run_in(call, padded, padded, padded, Place::of_dy), all));
+        });
+      }
+    }
+  }
+}
+
 TYPED_TEST(GradientStrides, ColumnMajorMatrixKeepsThePromise) {
   using T = typename TypeParam::T;
   using P = typename TypeParam::P;
@@ -123,7 +145,6 @@ TYPED_TEST(GradientStrides, ImagesMayRunBackwards) {
   using T = typename TypeParam::T;
   using P = typename TypeParam::P;
   for_each_call<TypeParam>([](const GradientCall<T, P>& call, const Sizes& sizes) {
-    if (call.format == Format::NHWC && sizes.s != 1) return;  // several axes make the rows, one stride must serve them all
     Layout backwards = dense(call.shape);
     backwards.first = (sizes.n - 1) * backwards.strides[0];
     backwards.strides[0] = -backwards.strides[0];
@@ -228,21 +249,23 @@ TYPED_TEST(GradientStrides, MaskAndOutputOfASliceStopTheSameElements) {
     for (std::size_t i = 0; i < y.size(); ++i) {
       if (real(y[i]) > 0) bits[i / 8] = static_cast<std::uint8_t>(bits[i / 8] | 1U << i % 8);
     }
-    const Layout slice = channel_slice(call.format, sizes), whole = dense(call.shape);
-    const std::vector<T> sliced_y = scattered(y, call.shape, slice);
-    const ThroughReluOutput<T> by_output{{sliced_y.data() + slice.first, call.shape, slice.strides}};
     auto stopped = call;
     for (std::size_t i = 0; i < y.size(); ++i) {
       if (!(real(y[i]) > 0)) stopped.dy[i] = element<T>(0);
     }
     const auto exact = expected(stopped);
-    for_each_isa([&](Isa isa) {
-      const auto want = run_in(stopped, slice, slice, slice);
-      EXPECT_TRUE(same(run_in(call, slice, slice, slice, Place::beside, ThroughReluMask{bits}), want));
-      EXPECT_TRUE(same(run_in(call, slice, slice, slice, Place::beside, by_output), want));
-      EXPECT_TRUE(same(run_in(call, slice, slice, slice, Place::of_dy, ThroughReluMask{bits}), want));
-      expect_kept(errors(stopped, run_in(call, whole, whole, whole, Place::beside, by_output), exact, isa));
-    });
+    const Layout whole = dense(call.shape);
+    for (const Layout& slice : {channel_slice(call.format, sizes), padded_pictures(call.shape, call.format)}) {
+      const std::vector<T> sliced_y = scattered(y, call.shape, slice);
+      const ThroughReluOutput<T> by_output{{sliced_y.data() + slice.first, call.shape, slice.strides}};
+      for_each_isa([&](Isa isa) {
+        const auto want = run_in(stopped, slice, slice, slice);
+        EXPECT_TRUE(same(run_in(call, slice, slice, slice, Place::beside, ThroughReluMask{bits}), want));
+        EXPECT_TRUE(same(run_in(call, slice, slice, slice, Place::beside, by_output), want));
+        EXPECT_TRUE(same(run_in(call, slice, slice, slice, Place::of_dy, ThroughReluMask{bits}), want));
+        expect_kept(errors(stopped, run_in(call, whole, whole, whole, Place::beside, by_output), exact, isa));
+      });
+    }
   });
 }
 
@@ -255,29 +278,30 @@ TYPED_TEST(GradientStrides, OfTheSecondOrderKeepTheirBounds) {
       const auto call = ordinary_double_gradient_call<T, P>(shape_of(format, 4, sizes), format, true);
       const GradientCall<T, P>& of = call.of;
       SCOPED_TRACE(text_of(of));
-      const Layout slice = channel_slice(format, sizes);
-      const std::vector<T> x = scattered(of.x, of.shape, slice), dy = scattered(of.dy, of.shape, slice);
-      const std::vector<T> ddx = scattered(*call.ddx, of.shape, slice);
-      const std::vector<T> blank = scattered(std::vector<T>(of.x.size(), element<T>(unwritten)), of.shape, slice);
-      const auto at = [&](const std::vector<T>& buffer) {
-        return TensorView<const T>(buffer.data() + slice.first, of.shape, slice.strides);
-      };
       const auto want = expected(call);
-      for_each_isa([&](Isa isa) {
-        std::vector<T> dx = blank, ddy = blank;
-        DoubleGradientResult<T, P> got{std::vector<T>(of.x.size()), std::vector<T>(of.x.size()),
-                                       std::vector<P>(of.mean.size())};
-        batchnorm::batch_norm_double_backward<T, P>(of.format, of.options, at(x), at(dy), view(of.scale), of.mean, of.variance,
-                                                    at(ddx), view(call.ddscale), view(call.ddbias),
-                                                    {{dx.data() + slice.first, of.shape, slice.strides},
-                                                     {ddy.data() + slice.first, of.shape, slice.strides},
-                                                     got.dscale});
-        for_each_place(of.shape, slice,
-                       [&](std::size_t i, std::size_t place) { got.dx[i] = dx[place], got.ddy[i] = ddy[place]; });
-        EXPECT_TRUE(same_bits(dx, scattered(got.dx, of.shape, slice))) << "a neighbour of dx was written";
-        EXPECT_TRUE(same_bits(ddy, scattered(got.ddy, of.shape, slice))) << "a neighbour of ddy was written";
-        expect_kept(errors(call, got, want, isa));
-      });
+      for (const Layout& slice : {channel_slice(format, sizes), padded_pictures(of.shape, format)}) {
+        const std::vector<T> x = scattered(of.x, of.shape, slice), dy = scattered(of.dy, of.shape, slice);
+        const std::vector<T> ddx = scattered(*call.ddx, of.shape, slice);
+        const std::vector<T> blank = scattered(std::vector<T>(of.x.size(), element<T>(unwritten)), of.shape, slice);
+        const auto at = [&](const std::vector<T>& buffer) {
+          return TensorView<const T>(buffer.data() + slice.first, of.shape, slice.strides);
+        };
+        for_each_isa([&](Isa isa) {
+          std::vector<T> dx = blank, ddy = blank;
+          DoubleGradientResult<T, P> got{std::vector<T>(of.x.size()), std::vector<T>(of.x.size()),
+                                         std::vector<P>(of.mean.size())};
+          batchnorm::batch_norm_double_backward<T, P>(of.format, of.options, at(x), at(dy), view(of.scale), of.mean,
+                                                      of.variance, at(ddx), view(call.ddscale), view(call.ddbias),
+                                                      {{dx.data() + slice.first, of.shape, slice.strides},
+                                                       {ddy.data() + slice.first, of.shape, slice.strides},
+                                                       got.dscale});
+          for_each_place(of.shape, slice,
+                         [&](std::size_t i, std::size_t place) { got.dx[i] = dx[place], got.ddy[i] = ddy[place]; });
+          EXPECT_TRUE(same_bits(dx, scattered(got.dx, of.shape, slice))) << "a neighbour of dx was written";
+          EXPECT_TRUE(same_bits(ddy, scattered(got.ddy, of.shape, slice))) << "a neighbour of ddy was written";
+          expect_kept(errors(call, got, want, isa));
+        });
+      }
     }
   }
 }

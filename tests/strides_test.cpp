@@ -3,6 +3,7 @@
 
 #include "support/calls.hpp"
 #include "support/layouts.hpp"
+#include "support/messages.hpp"
 
 // Tensors that are slices of larger ones: read and written in place, whatever lies between their elements stays as it is.
 namespace {
@@ -104,6 +105,100 @@ TYPED_TEST(StridesOf, PaddedPlanesAndRowsKeepThePromise) {
   });
 }
 
+TYPED_TEST(StridesOf, PicturesMayHaveGapsBehindTheirRows) {
+  using T = typename TypeParam::T;
+  using P = typename TypeParam::P;
+  for (const Shape& shape : some_pictures) {
+    for (const Format format : formats) {
+      for (const bool is_training : {true, false}) {
+        const auto call = ordinary_call<T, P>(shape, format, is_training);
+        SCOPED_TRACE(to_string(shape) + " " + std::string(to_string(format)) + (is_training ? " training" : " inference"));
+        const Layout padded = padded_pictures(shape, format), whole = dense(shape);
+        const Expected want = expected(call);
+        for_each_isa([&](Isa isa) {
+          const auto both = run_in(call, padded, padded);
+          expect_kept(errors(call, both, want, isa));
+          expect_equal(run_in(call, padded, whole), both);
+          expect_equal(run_in(call, padded, padded, true), both);
+          expect_kept(errors(call, run_in(call, whole, padded), want, isa));
+        });
+      }
+    }
+  }
+}
+
+// The memory of NHWC under the name of NCHW and the other way round, with gaps behind the rows.
+TYPED_TEST(StridesOf, PaddedPicturesMayGoByTheOtherName) {
+  using T = typename TypeParam::T;
+  using P = typename TypeParam::P;
+  const std::int64_t n = 2, c = 3, h = 5, w = 7, row = w * c + 4, line = w + 4;
+  for (const bool is_training : {true, false}) {
+    const auto nchw = ordinary_call<T, P>({n, c, h, w}, Format::NCHW, is_training);
+    const auto nhwc = ordinary_call<T, P>({n, h, w, c}, Format::NHWC, is_training);
+    const Layout rows{{h * row, 1, row, c}, 0, n * h * row}, planes{{c * h * line, line, 1, h * line}, 0, n * c * h * line};
+    for_each_isa([&](Isa isa) {
+      expect_kept(errors(nchw, run_in(nchw, rows, rows), expected(nchw), isa));
+      expect_kept(errors(nhwc, run_in(nhwc, planes, planes), expected(nhwc), isa));
+    });
+  }
+}
+
+// A mask has no gaps: it is the same whatever lies behind the rows.
+TYPED_TEST(StridesOf, MaskOfPaddedPicturesIsThatOfDenseOnes) {
+  using T = typename TypeParam::T;
+  using P = typename TypeParam::P;
+  for (const Shape& shape : some_pictures) {
+    for (const Format format : formats) {
+      const auto call = ordinary_call<T, P>(shape, format, false);  // with given statistics y is the same to the last bit
+      const Layout padded = padded_pictures(shape, format);
+      const std::vector<T> x = scattered(call.x, shape, padded);
+      const auto mask_of = [&](const TensorView<const T>& from) {
+        std::vector<T> y(call.x.size());
+        std::vector<std::uint8_t> mask(batchnorm::mask_bytes(shape), 0xAA);
+        auto mean = *call.mean, variance = *call.variance;
+        batchnorm::batch_norm<T, P>(format, call.options, from, view(call.scale), view(call.bias), mean, variance,
+                                    {.output_x = {y.data(), shape}, .mask = mask}, batchnorm::Relu{});
+        return mask;
+      };
+      for_each_isa([&](Isa) {
+        EXPECT_EQ(mask_of({x.data() + padded.first, shape, padded.strides}), mask_of({call.x.data(), shape}))
+            << to_string(shape) << to_string(format);
+      });
+    }
+  }
+}
+
+// x and y in one buffer: two parts of it.
+template <class T, class P>
+void run_in_one(const Call<T, P>& call, std::vector<T>& buffer, const Strides& strides, std::int64_t x, std::int64_t y) {
+  auto mean = *call.mean, variance = *call.variance;
+  batchnorm::batch_norm<T, P>(call.format, call.options, {buffer.data() + x, call.shape, strides}, view(call.scale),
+                              view(call.bias), mean, variance, {{buffer.data() + y, call.shape, strides}});
+}
+
+// The left and the right part of one picture.
+TYPED_TEST(StridesOf, PartsOfOnePictureAreAcceptedAndOverlappingOnesRefused) {
+  using T = typename TypeParam::T;
+  using P = typename TypeParam::P;
+  const std::int64_t n = 2, c = 3, h = 6, w = 5, wide = 11;
+  for (const Format format : formats) {
+    const bool planes = format == Format::NCHW;
+    const Shape shape = planes ? Shape{n, c, h, w} : Shape{n, h, w, c};
+    const Strides strides = batchnorm::dense_strides(planes ? Shape{n, c, h, wide} : Shape{n, h, wide, c});
+    const auto call = ordinary_call<T, P>(shape, format, true);
+    const std::int64_t step = planes ? 1 : c;  // from column to column
+    const Layout left{strides, 0, n * c * h * wide}, right{strides, w * step, left.size};
+    const auto apart = run_in(call, left, right);
+    std::vector<T> buffer = scattered(call.x, shape, left), want = buffer;
+    for_each_place(shape, right, [&](std::size_t i, std::size_t place) { want[place] = apart.y[i]; });
+    run_in_one(call, buffer, strides, left.first, right.first);
+    EXPECT_TRUE(same_bits(buffer, want));
+    EXPECT_THROW(run_in_one(call, buffer, strides, 0, (w - 1) * step), batchnorm::ValueError);
+    EXPECT_THROW(run_in_one(call, buffer, strides, 0, (wide - 4) * step), batchnorm::ValueError) << "meets the next row";
+    EXPECT_TRUE(same_bits(buffer, want));
+  }
+}
+
 TYPED_TEST(StridesOf, ChannelsLastMemoryUnderTheNameOfNchwHasTheBitsOfNhwc) {
   using T = typename TypeParam::T;
   using P = typename TypeParam::P;
@@ -147,7 +242,6 @@ TYPED_TEST(StridesOf, ImagesMayRunBackwards) {
   using T = typename TypeParam::T;
   using P = typename TypeParam::P;
   for_each_call<TypeParam>([](const Call<T, P>& call, const Sizes& sizes) {
-    if (call.format == Format::NHWC && sizes.s != 1) return;  // several axes make the rows, one stride must serve them all
     Layout backwards = dense(call.shape);
     backwards.first = (sizes.n - 1) * backwards.strides[0];
     backwards.strides[0] = -backwards.strides[0];
@@ -170,14 +264,6 @@ TYPED_TEST(StridesOf, AxesOfExtentOneMayHaveAnyStride) {
       for_each_isa([&](Isa) { expect_equal(run_in(call, odd, odd), run(call)); });
     }
   }
-}
-
-// x and y in one buffer: two slices of its channels.
-template <class T, class P>
-void run_in_one(const Call<T, P>& call, std::vector<T>& buffer, const Strides& strides, std::int64_t x, std::int64_t y) {
-  auto mean = *call.mean, variance = *call.variance;
-  batchnorm::batch_norm<T, P>(call.format, call.options, {buffer.data() + x, call.shape, strides}, view(call.scale),
-                              view(call.bias), mean, variance, {{buffer.data() + y, call.shape, strides}});
 }
 
 TYPED_TEST(StridesOf, DisjointSlicesOfOneBufferAreAcceptedAndOverlappingOnesRefused) {
@@ -204,6 +290,22 @@ TYPED_TEST(StridesOf, DisjointSlicesOfOneBufferAreAcceptedAndOverlappingOnesRefu
       EXPECT_TRUE(same_bits(buffer, before));
     });
   });
+}
+
+TEST(TensorView, SliceIsAViewOfPartOfAnAxis) {
+  std::vector<float> data(2 * 3 * 4 * 5);
+  const TensorView<float> all(data.data(), Shape{2, 3, 4, 5});
+  const TensorView<float> part = all.slice(1, 1, 2).slice(3, 2, 3);
+  EXPECT_EQ(part.shape(), (Shape{2, 2, 4, 3}));
+  EXPECT_EQ(part.strides(), all.strides());
+  EXPECT_EQ(part.data(), data.data() + 20 + 2);
+  EXPECT_EQ(all.slice(0, 2, 0).shape(), (Shape{0, 3, 4, 5}));
+  EXPECT_EQ(TensorView<float>(nullptr, Shape{0, 3}).slice(1, 1, 2).data(), nullptr);
+  for (const auto& [axis, begin, count] : {std::array{4, 0, 1}, {-1, 0, 1}, {1, -1, 1}, {1, 0, -1}, {1, 2, 2}, {1, 4, 0}}) {
+    EXPECT_THROW(all.slice(axis, begin, count), batchnorm::ShapeError) << axis << ' ' << begin << ' ' << count;
+  }
+  EXPECT_EQ(support::message_of<batchnorm::ShapeError>([&] { all.slice(1, 2, 2); }),
+            "batchnorm::TensorView::slice: [2, 2 + 2) along axis 1 is not within [2, 3, 4, 5]");
 }
 
 }  // namespace

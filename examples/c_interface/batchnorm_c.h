@@ -12,8 +12,8 @@
  * Types.    Tensors have the type `type`, all vectors of a call the type `parameter_type`: float or half beside float or half,
  *           float or bfloat16 beside bfloat16, double beside double.
  * Strides.  How many elements (not bytes) neighbours along each axis are apart; NULL where the tensor is dense. Slices of
- *           larger tensors are read and written in place, as long as either the spatial values of a channel, or the channels
- *           of a position, lie next to each other, the same in all tensors of a call. Vectors are dense.
+ *           larger tensors are read and written in place, as long as either the channels of a position, or the values along
+ *           the last spatial axis, lie next to each other, the same in all tensors of a call. Vectors are dense.
  * Absent.   An optional argument is absent when it is NULL; what is absent is not computed. x, dy and output_x are always
  *           needed, and may be NULL only where the shape holds no elements. Where C is 0 no vector is looked at.
  * Aliasing. output_x may be x, and dx may be dy, with the same strides. No other output may share an element with anything.

@@ -187,6 +187,10 @@ void batch_norm_double_backward(Format format, const Options& options, std::type
   constexpr std::string_view name = "batchnorm::BatchNorm::double_backward";
   arguments::check_options(name, options);
   arguments::Arguments arguments(name, x, format);
+  arguments.fit(dy);
+  arguments.fit(ddx);
+  arguments.fit(out.dx);
+  arguments.fit(out.ddy);
   cpu::DoubleGradientTensors<T> tensors;
   tensors.in.of[1] = arguments.tensor("dy", dy);
   tensors.in.of[2] = arguments.optional_tensor("ddx", ddx);

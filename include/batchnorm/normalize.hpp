@@ -41,6 +41,8 @@ struct NormalizeArguments {
 
   NormalizeArguments(Arguments& arguments, const TensorView<const T>& x, const TensorView<T>& y, const E& epilogue) {
     work.operation.activation = Parts::activation(epilogue);
+    arguments.fit(y);
+    if constexpr (Parts::adds_residual) arguments.fit(epilogue.residual);
     work.out.of[0] = arguments.tensor("output_x", y);
     if constexpr (Parts::adds_residual) work.in.of[1] = arguments.tensor("residual", epilogue.residual, Replaceable::yes);
     if (arguments.empty()) return;

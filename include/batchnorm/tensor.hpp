@@ -32,8 +32,8 @@ inline Strides dense_strides(const Shape& shape) noexcept {
 /// A tensor somebody else owns: pointer, shape, strides. Dense unless strides are given. Default-constructed (or nullptr) it
 /// stands for an argument that is absent.
 ///
-/// Strides serve slices of a larger tensor: any stride over batches, channels and rows is read in place, as long as either
-/// the spatial values of a channel, or the channels of a position, lie next to each other.
+/// Strides serve slices of a larger tensor: they are read and written in place, whatever lies between their elements, as long
+/// as either the channels of a position, or the values along the last spatial axis, lie next to each other.
 template <class T>
 class TensorView {
  public:
@@ -59,6 +59,23 @@ class TensorView {
     T* data() const noexcept { return data_; }
     const Shape& shape() const noexcept { return shape_; }
     const Strides& strides() const noexcept { return strides_; }
+
+    /// Elements [begin, begin + count) along one axis, in place: a slice of channels, a part of a batch, columns of a picture.
+    /// @throws ShapeError   an axis that is not in [0, rank), or a range that leaves its extent
+    TensorView slice(int axis, std::int64_t begin, std::int64_t count) const {
+      const bool is_axis = axis >= 0 && axis < shape_.rank();
+      if (!is_axis || begin < 0 || count < 0 || begin > shape_[axis] - count) {
+        detail::fail<ShapeError>("batchnorm::TensorView::slice: [" + std::to_string(begin) + ", " + std::to_string(begin) +
+                                 " + " + std::to_string(count) + ") along axis " + std::to_string(axis) + " is not within " +
+                                 to_string(shape_));
+      }
+      std::array<std::int64_t, Shape::max_rank> extents{};
+      std::ranges::copy(shape_.extents(), extents.begin());
+      extents[static_cast<std::size_t>(axis)] = count;
+      const Shape shape(std::span<const std::int64_t>(extents).first(static_cast<std::size_t>(shape_.rank())));
+      T* const data = data_ == nullptr ? data_ : data_ + begin * strides_[static_cast<std::size_t>(axis)];
+      return {data, shape, strides_};
+    }
 
     /// False for a default-constructed view: the argument is absent.
     bool present() const noexcept { return present_; }

@@ -48,4 +48,21 @@ inline Layout channel_slice(Format format, const Sizes& sizes) {
   return {batchnorm::dense_strides(outer), format == Format::NCHW ? 2 * sizes.s : 2, sizes.n * wide * sizes.s};
 }
 
+/// 5 elements without a meaning behind each row of a picture, and 11 more behind each picture.
+inline Layout padded_pictures(const Shape& shape, Format format) {
+  Layout layout;
+  std::int64_t stride = 1;
+  for (int axis = shape.rank() - 1; axis >= 0; --axis) {
+    layout.strides[static_cast<std::size_t>(axis)] = stride;
+    stride *= shape[axis];
+    const int last_spatial = format == Format::NCHW ? shape.rank() - 1 : shape.rank() - 2;
+    if (axis == last_spatial) stride += 5;
+    if (axis == 1) stride += 11;
+  }
+  return {layout.strides, 3, stride + 3};
+}
+
+inline const Shape some_pictures[] = {{1, 3, 5, 7},  {3, 2, 4, 33},    {9, 17, 4, 3}, {2, 4, 3, 5, 6}, {2, 3, 100, 90},
+                                      {1, 1, 9, 20}, {2, 1, 6, 2, 17}, {2, 5, 1, 30}, {40, 3, 2, 2}};
+
 }  // namespace support

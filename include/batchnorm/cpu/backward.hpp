@@ -23,11 +23,6 @@ struct GradientTensors {
   bool in_place() const noexcept { return dx.data == dy.data || dresidual.data == dy.data; }
 };
 
-template <Element T, int Count>
-bool are_gapless(const Geometry& g, const Operands<const T, Count>& in) noexcept {
-  return g.channels_last ? in.all_outer(g.c) : in.all_channel(g.s);
-}
-
 template <Element T, class Pass>
 Reduction<T, GradientStatistic<T, Pass>> gradient_reduction(const GradientTensors<T, Pass>& t, const double* center) noexcept {
   Reduction<T, GradientStatistic<T, Pass>> reduction{t.geometry, {}, {}, {{t.passage}, center}, t.mask};

@@ -75,8 +75,8 @@ class PlaneBlocks {
     kernel.length = block.length;
     kernel.bits = reduction_.bit_reader();
     kernel.first_bit = g.index(block.first_image, first, block.first_position);
-    kernel.batch_bits = g.c * g.s;
-    kernel.channel_bits = g.s;
+    kernel.batch_bits = g.image_step();
+    kernel.channel_bits = g.channel_step();
     kernel.arrays = to;
     kernel.companion = &companion;
     run(machine_.isa, kernel);
@@ -97,7 +97,7 @@ class PlaneBlocks {
     reduction_.in.copy_outer(kernel.row_stride);
     kernel.rows = block.images;
     kernel.bits = reduction_.bit_reader();
-    kernel.row_bits = g.c * s;
+    kernel.row_bits = g.image_step();
     kernel.arrays = wide;
     for (std::int64_t c = 0; c < channels; c += tile) {
       const std::int64_t some = (std::min)(tile, channels - c), next = (std::min)(tile, channels - c - some);
@@ -122,7 +122,7 @@ class PlaneBlocks {
 
   /// Images of the block in which a vector may reach past the last value of the channel before `end`.
   std::int64_t safe_rows(const Block& block, std::int64_t end) const noexcept {
-    if (reduction_.is_overwritten) return 0;
+    if (reduction_.is_overwritten || reduction_.geometry.is_of_rows()) return 0;
     const Geometry& g = reduction_.geometry;
     constexpr std::int64_t reach = pair_of<64> - 1;
     if ((g.c - end) * g.s >= reach) return block.images;
@@ -148,7 +148,8 @@ class PlaneSweep {
 
   /// Channels of an image without gaps between them.
   static bool is_gapless(const Work& work) noexcept {
-    return work.in.all_channel(work.geometry.s) && work.out.all_channel(work.geometry.s);
+    const Geometry& g = work.geometry;
+    return g.rows == 1 && work.in.all_channel(g.s) && work.out.all_channel(g.s);
   }
 
   /// Planes of less than a cache line are worked on position by position, with expanded coefficients.
@@ -156,8 +157,8 @@ class PlaneSweep {
 
   using Planes = OperateOnPlanes<T, Operation>;
 
-  /// Channels [first, first + channels) of images [n, n + images), values [begin, begin + length) of each; the coefficients are
-  /// those of `first` on. Streamed where one image's channels have no gaps.
+  /// Channels [first, first + channels) of images [n, n + images) of one run, values [begin, begin + length) of each; the
+  /// coefficients are those of `first` on. Streamed where one image's channels have no gaps.
   Planes planes(std::int64_t n, std::int64_t images, std::int64_t first, std::int64_t channels, std::int64_t begin,
                 std::int64_t length, const Constants& coefficients) const noexcept {
     const Geometry& g = work_.geometry;
@@ -175,24 +176,25 @@ class PlaneSweep {
     kernel.coefficients = coefficients;
     kernel.bits = work_.bits;
     kernel.first_bit = g.index(n, first, begin);
-    kernel.batch_bits = g.c * g.s;
-    kernel.channel_bits = g.s;
+    kernel.batch_bits = g.image_step();
+    kernel.channel_bits = g.channel_step();
     kernel.streams = streams_ && length >= line_of<T> && (channels == 1 || (length == g.s && is_gapless(work_)));
     return kernel;
   }
 
   void run_planes(std::int64_t n, std::int64_t images, std::int64_t first, std::int64_t channels, std::int64_t begin,
                   std::int64_t length, const Constants& coefficients) const noexcept {
-    const Planes kernel = planes(n, images, first, channels, begin, length, coefficients);
-    if (streams_ && length >= line_of<T> && !kernel.streams) {
-      for (std::int64_t c = 0; c < channels; ++c) run_planes(n, images, first + c, 1, begin, length, coefficients.at(c));
-      return;
-    }
-    run(machine_.isa, kernel);
+    for_each_run(work_.geometry, n, images, [&](std::int64_t begin_of_run, std::int64_t count) {
+      const Planes kernel = planes(begin_of_run, count, first, channels, begin, length, coefficients);
+      if (kernel.streams || !streams_ || length < line_of<T>) return run(machine_.isa, kernel);
+      for (std::int64_t c = 0; c < channels; ++c) {
+        run(machine_.isa, planes(begin_of_run, count, first + c, 1, begin, length, coefficients.at(c)));
+      }
+    });
   }
 
-  /// Channels [first, first + channels), without gaps, of all images, with coefficients for each position. `ahead`: the first
-  /// of as many channels that are prefetched on the way, or -1.
+  /// Channels [first, first + channels), without gaps, of all images, which are one run, with coefficients for each position.
+  /// `ahead`: the first of as many channels that are prefetched on the way, or -1.
   void run_positions(std::int64_t first, std::int64_t channels, const Constants& positions, std::int64_t ahead) const noexcept {
     const Geometry& g = work_.geometry;
     OperateOnRows<T, Operation> kernel{};

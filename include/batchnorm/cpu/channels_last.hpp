@@ -149,7 +149,7 @@ class RowBlocks {
   /// follows.
   std::int64_t safe_rows(std::int64_t first, std::int64_t rows, std::int64_t columns, std::int64_t merged) const noexcept {
     const Geometry& g = reduction_.geometry;
-    if (reduction_.is_overwritten || !reduction_.in.all_outer(g.c)) return 0;
+    if (reduction_.is_overwritten || !g.is_one_run() || !reduction_.in.all_outer(g.c)) return 0;
     const std::int64_t after_first = g.elements() - g.index(first, columns) - (pair_of<64> - 1);
     return after_first < 0 ? 0 : (std::min)(rows, after_first / (merged * g.c) + 1);
   }
@@ -196,6 +196,12 @@ class RowSweep {
   }
 
   void run_rows(std::int64_t first, std::int64_t rows, const Constants& coefficients, bool streams) const noexcept {
+    for_each_run(work_.geometry, first, rows,
+                 [&](std::int64_t begin, std::int64_t count) { run_rows_of_run(begin, count, coefficients, streams); });
+  }
+
+ private:
+  void run_rows_of_run(std::int64_t first, std::int64_t rows, const Constants& coefficients, bool streams) const noexcept {
     const std::int64_t merged = is_flat_ ? rows : 1;  // as one long row
     OperateOnRows<T, Operation> kernel{};
     kernel.operation = work_.operation;
@@ -209,13 +215,12 @@ class RowSweep {
     kernel.coefficients = coefficients;
     kernel.bits = work_.bits;
     kernel.first_bit = work_.geometry.index(first, 0);
-    kernel.row_bits = columns_;
+    kernel.row_bits = work_.geometry.image_step();
     kernel.streams = streams;
     kernel.distance = operation_distance<T>;
     run(machine_.isa, kernel);
   }
 
- private:
   /// Coefficients repeat at least so far apart: a long inner loop, and still a few KB at most of float.
   static constexpr std::int64_t least_period = 512;
 

@@ -11,8 +11,8 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 /// The moments of x as a reduction.
 template <Element T>
 Reduction<T, MomentStatistic<T>> moments_of(const Geometry& geometry, const Operand<const T>& x) noexcept {
-  const bool is_gapless = geometry.channels_last ? x.pitch.outer == geometry.c : x.pitch.channel == geometry.s;
-  return {geometry, {{x}}, partition_of<T>(geometry, is_gapless), {}};
+  const Operands<const T, 1> in{{x}};
+  return {geometry, in, partition_of<T>(geometry, are_gapless(geometry, in)), {}};
 }
 
 /// Statistics, everything that follows from them, and y.

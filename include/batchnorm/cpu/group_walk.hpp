@@ -28,8 +28,9 @@ class GroupWalk {
         blocks_(machine, reduction),
         sweep_(machine, work, streams),
         workers_(machine.workers(reduction.bytes())),
-        positions_(Sweep::is_gapless(work) && (work.geometry.s < line_of<T> || reduction.partition.columns)),
-        is_side_by_side_(streams && Sweep::is_gapless(work) && !positions_) {
+        positions_(work.geometry.is_one_run() && Sweep::is_gapless(work) &&
+                   (work.geometry.s < line_of<T> || reduction.partition.columns)),
+        is_side_by_side_(streams && work.geometry.is_one_run() && Sweep::is_gapless(work) && !positions_) {
     choose_group();
   }
 

@@ -14,6 +14,7 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 /// alone; how blocks are shared among threads does not matter.
 struct Partition {
   std::int64_t blocks = 0;
+  std::int64_t of_run = 0;     ///< blocks of each run of images; none reaches into the next run
   std::int64_t images = 1;     ///< images (rows) per block; the last block may hold fewer
   std::int64_t parts = 1;      ///< blocks per plane, when one plane is more than a block; then images == 1
   std::int64_t length = 0;     ///< values of a part; the last part may hold fewer
@@ -31,8 +32,8 @@ struct Block {
 
 inline Block block_at(const Geometry& g, const Partition& p, std::int64_t index) noexcept {
   if (p.parts == 1) {
-    const std::int64_t first = index * p.images;
-    return {first, (std::min)(p.images, g.n - first), 0, g.s};
+    const std::int64_t first = index % p.of_run * p.images;
+    return {index / p.of_run * g.run + first, (std::min)(p.images, g.run - first), 0, g.s};
   }
   const std::int64_t first = index % p.parts * p.length;
   return {index / p.parts, 1, first, (std::min)(p.length, g.s - first)};
@@ -57,7 +58,7 @@ constexpr std::int64_t ceiling(std::int64_t a, std::int64_t b) noexcept { return
 template <Element T>
 Partition partition_of_planes(const Geometry& g, bool is_gapless) noexcept {
   Partition p;
-  p.columns = g.s < least_run && g.n >= column_images && is_gapless;
+  p.columns = g.s < least_run && g.run >= column_images && is_gapless;
   if (g.s > block_values<T>) {
     p.length = ceiling(ceiling(g.s, ceiling(g.s, block_values<T>)), 64) * 64;
     p.parts = ceiling(g.s, p.length);
@@ -66,9 +67,9 @@ Partition partition_of_planes(const Geometry& g, bool is_gapless) noexcept {
   }
   std::int64_t images = (std::max<std::int64_t>)(1, block_values<T> / g.s);
   if (std::same_as<T, double> && p.columns) images = (std::min<std::int64_t>)(images, 128);
-  p.blocks = ceiling(g.n, images);
-  p.images = ceiling(g.n, p.blocks);
-  p.blocks = ceiling(g.n, p.images);
+  p.images = ceiling(g.run, ceiling(g.run, images));
+  p.of_run = ceiling(g.run, p.images);
+  p.blocks = g.n / g.run * p.of_run;
   p.length = g.s;
   return p;
 }
@@ -94,16 +95,17 @@ Partition partition_of_rows(const Geometry& g, bool is_gapless) noexcept {
   const std::int64_t most = std::same_as<T, double> ? 128 * p.super_row : block_values<T>;
   const std::int64_t least = (std::min)(std::clamp<std::int64_t>(g.n / 8, 64, 256), most);
   const std::int64_t rows = std::clamp<std::int64_t>((512 << 10) / row_bytes, least, most);
-  p.blocks = ceiling(g.n, rows);
-  p.images = (std::min)(ceiling(ceiling(g.n, p.blocks), p.super_row) * p.super_row, most);
-  p.blocks = ceiling(g.n, p.images);
+  const std::int64_t even = ceiling(g.run, ceiling(g.run, rows));
+  p.images = (std::min)(ceiling(even, p.super_row) * p.super_row, most);
+  p.of_run = ceiling(g.run, p.images);
+  p.blocks = g.n / g.run * p.of_run;
   p.length = 1;
   return p;
 }
 
 }  // namespace detail
 
-/// `is_gapless`: in every tensor that is summed, the channels of an image (channels last: the rows) lie without gaps.
+/// `is_gapless`: in every tensor that is summed, the channels of an image (channels last: the rows of a run) lie without gaps.
 template <Element T>
 Partition partition_of(const Geometry& g, bool is_gapless) noexcept {
   return g.channels_last ? detail::partition_of_rows<T>(g, is_gapless) : detail::partition_of_planes<T>(g, is_gapless);

@@ -45,7 +45,7 @@ struct Operand {
   Pitch pitch;
 
   T* at(std::int64_t n, std::int64_t c, std::int64_t s = 0) const noexcept {
-    return data + n * pitch.outer + c * pitch.channel + s;
+    return data + pitch.of_image(n) + c * pitch.channel + s;
   }
 };
 
@@ -73,6 +73,12 @@ struct Operands {
     return std::all_of(of, of + Count, [&](const Operand<T>& o) { return o.pitch.outer == pitch; });
   }
 };
+
+/// Whether in every tensor the channels of an image (channels last: the rows of a run) lie without gaps.
+template <Element T, int Count>
+bool are_gapless(const Geometry& g, const Operands<const T, Count>& in) noexcept {
+  return g.channels_last ? in.all_outer(g.c) : g.rows == 1 && in.all_channel(g.s);
+}
 
 /// Sums over channels, block by block. A Statistic says what is summed and how blocks are put together:
 ///
@@ -131,6 +137,16 @@ struct Elementwise {
     return bytes() * tensors;
   }
 };
+
+/// Calls f(first, images) for the parts of images [first, first + images) that lie in one run each.
+template <class F>
+void for_each_run(const Geometry& g, std::int64_t first, std::int64_t images, const F& f) noexcept {
+  for (const std::int64_t end = first + images; first < end;) {
+    const std::int64_t some = (std::min)(end, g.end_of_run(first)) - first;
+    f(first, some);
+    first += some;
+  }
+}
 
 /// A value as pivot, 0 where it is not finite (then the sums are not either, whatever the pivot).
 template <Element T>

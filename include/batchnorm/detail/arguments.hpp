@@ -3,6 +3,7 @@
 
 // What every public call checks of its arguments, once, before anything is written.
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdint>
@@ -55,7 +56,12 @@ class Arguments {
   template <class T>
   Arguments(std::string_view call, const TensorView<T>& x, Format format, Replaceable replaceable = Replaceable::no,
             std::string_view allowed_overlap = {}, std::string_view name_of_x = "x")
-      : call_(call), shape_(x.shape()), format_(format), allowed_overlap_(allowed_overlap), name_of_x_(name_of_x) {
+      : call_(call),
+        shape_(x.shape()),
+        strides_of_x_(x.strides()),
+        format_(format),
+        allowed_overlap_(allowed_overlap),
+        name_of_x_(name_of_x) {
     if (!x.present()) fail<ValueError>(std::string(name_of_x) + " is absent");
     if (shape_.rank() < 2 || shape_.rank() > 5) {
       fail<ShapeError>(std::string(name_of_x) + " has rank " + std::to_string(shape_.rank()) + ", expected 2 to 5" + about_x());
@@ -68,6 +74,20 @@ class Arguments {
     if (!geometry) refuse_strides(name_of_x, x.strides());
     geometry_ = *geometry;
     add_tensor(name_of_x, x, Role::input, replaceable);
+  }
+
+  /// A tensor that `tensor` will be given: where its pictures have gaps behind their rows, x is walked row by row as well. To
+  /// be called before the first of `tensor`, `mask`, `x` and `geometry`.
+  template <class T>
+  void fit(const TensorView<T>& view) {
+    if (!view.present() || empty() || view.shape() != shape_) return;
+    if (cpu::pitch_in(geometry_, shape_, view.strides(), format_)) return;
+    const auto of_rows = cpu::geometry_of_rows(shape_, format_, geometry_.channels_last);
+    if (!of_rows || !cpu::pitch_in(*of_rows, shape_, view.strides(), format_)) return;
+    const auto pitch_of_x = cpu::pitch_in(*of_rows, shape_, strides_of_x_, format_);
+    if (!pitch_of_x) return;
+    geometry_ = *of_rows;
+    regions_[0].pitch = *pitch_of_x;
   }
 
   /// A call without x: only channel vectors.
@@ -109,7 +129,7 @@ class Arguments {
     if (empty()) return nullptr;
     if (view.data() == nullptr) fail<ValueError>("mask has a null pointer for its data");
     if (view.strides()[0] != 1 && bytes > 1) fail<ValueError>("mask has gaps, its bytes must lie next to each other");
-    add({"mask", address(view.data()), bytes, 0, 0, {}, std::is_const_v<B> ? Role::input : Role::output, false});
+    add({"mask", address(view.data()), bytes, std::is_const_v<B> ? Role::input : Role::output});
     return view.data();
   }
 
@@ -130,14 +150,8 @@ class Arguments {
       fail<ValueError>(std::string(name) + " has stride " + std::to_string(view.strides()[0]) +
                        ", the elements of a channel vector must lie next to each other");
     }
-    add({name,
-         address(view.data()),
-         channels_ * static_cast<std::int64_t>(sizeof(P)),
-         0,
-         0,
-         {},
-         std::is_const_v<P> ? Role::input : Role::output,
-         false});
+    add({name, address(view.data()), channels_ * static_cast<std::int64_t>(sizeof(P)),
+         std::is_const_v<P> ? Role::input : Role::output});
     return view.data();
   }
 
@@ -200,15 +214,25 @@ class Arguments {
  private:
   enum class Role { input, output };
 
-  /// The bytes of an argument: `inner` of them at begin, again every `outer` bytes up to `span`.
+  /// The bytes of an argument: `span` of them from its lowest one on, or those of a tensor among them.
   struct Region {
     std::string_view name;
     std::uintptr_t begin;
-    std::int64_t span, outer, inner;
-    cpu::Pitch pitch;
+    std::int64_t span;
     Role role;
-    bool is_tensor;
+    bool is_tensor = false;
+    cpu::Pitch pitch{};
     Replaceable replaceable = Replaceable::no;
+    std::int64_t element = 0;                 // bytes
+    std::array<cpu::detail::Axis, 5> axes{};  // of a tensor, in bytes; all strides positive
+
+    /// Bytes from the lowest one to the end of the highest, modulo `period`, a distance that some of the axes keep to.
+    std::int64_t within(std::int64_t period) const noexcept {
+      if (!is_tensor) return span;
+      std::int64_t bytes = element;
+      for (const auto& [extent, stride] : axes) bytes += stride % period == 0 ? 0 : (extent - 1) * stride;
+      return bytes;
+    }
   };
 
   std::string about_x() const {
@@ -247,14 +271,23 @@ class Arguments {
     }
     if (name == name_of_x_) {
       fail<ValueError>(std::string(name) + " has strides " + text +
-                       "]; supported are tensors where the spatial values of a channel, or the channels "
-                       "of a position, lie next to each other" +
-                       about_x());
+                       "]; supported are tensors where the channels of a position, or the values along the last spatial axis, "
+                       "lie next to each other" +
+                       (is_column_major(strides) ? "; this one is column major" : "") + about_x());
     }
     fail<ValueError>(std::string(name) + " has strides " + text + "], which is another memory layout than that of " +
                      std::string(name_of_x_) + " (" +
-                     (geometry_.channels_last ? "channels" : "the spatial values of a channel") + " next to each other)" +
-                     about_x());
+                     (geometry_.channels_last ? "the channels of a position" : "the values along the last spatial axis") +
+                     " next to each other)" + about_x());
+  }
+
+  bool is_column_major(const Strides& strides) const noexcept {
+    std::int64_t stride = 1;
+    for (int axis = 0; axis < shape_.rank(); ++axis) {
+      if (strides[static_cast<std::size_t>(axis)] != stride) return false;
+      stride *= shape_[axis];
+    }
+    return true;
   }
 
   static std::uintptr_t address(const volatile void* p) noexcept { return reinterpret_cast<std::uintptr_t>(p); }
@@ -266,35 +299,44 @@ class Arguments {
 
   template <class T>
   cpu::Pitch add_tensor(std::string_view name, const TensorView<T>& view, Role role, Replaceable replaceable) {
-    const cpu::Geometry& g = geometry_;
-    const cpu::Pitch p = pitch(view);
     constexpr auto size = static_cast<std::int64_t>(sizeof(T));
-    const std::int64_t channels = (g.c - 1) * p.channel, images = (g.n - 1) * p.outer;  // strides may run backwards
-    const std::int64_t inner = (channels < 0 ? -channels : channels) + g.s;
-    const std::int64_t span = (images < 0 ? -images : images) + inner;
-    const std::int64_t first = (std::min<std::int64_t>)(0, channels) + (std::min<std::int64_t>)(0, images);
-    add({name, address(view.data() + first), span * size, (g.n == 1 ? 0 : p.outer) * size, inner * size, p, role, true,
-         replaceable});
-    return p;
+    Region region{name, address(view.data()), size, role, true, pitch(view), replaceable, size, {}};
+    for (int i = 0; i < shape_.rank(); ++i) {
+      const std::int64_t stride = shape_[i] == 1 ? 0 : view.strides()[static_cast<std::size_t>(i)] * size;
+      const std::int64_t length = (shape_[i] - 1) * stride;
+      if (length < 0) region.begin -= static_cast<std::uintptr_t>(-length);  // it runs backwards
+      region.span += length < 0 ? -length : length;
+      region.axes[static_cast<std::size_t>(i)] = {shape_[i], stride < 0 ? -stride : stride};
+    }
+    add(region);
+    return region.pitch;
   }
 
   void add(const Region& region) { regions_[count_++] = region; }
 
-  bool overlaps_itself(const Region& r) const noexcept {
-    if (!r.is_tensor) return false;
-    const std::int64_t channel = r.pitch.channel < 0 ? -r.pitch.channel : r.pitch.channel;
-    const bool channels_meet = geometry_.c > 1 && channel < geometry_.s;
-    return channels_meet || (geometry_.n > 1 && (r.outer < 0 ? -r.outer : r.outer) < r.inner);
+  /// Whether the strides put several elements in one place: each must reach over what those below it span.
+  static bool overlaps_itself(Region r) noexcept {
+    std::sort(r.axes.begin(), r.axes.end(), [](const auto& a, const auto& b) { return a.stride < b.stride; });
+    std::int64_t span = r.element;
+    for (const auto& [extent, stride] : r.axes) {
+      if (extent == 1) continue;
+      if (stride < span) return true;
+      span += (extent - 1) * stride;
+    }
+    return false;
   }
 
   static bool are_disjoint(const Region& a, const Region& b) noexcept {
     const auto end = [](const Region& r) { return r.begin + static_cast<std::uintptr_t>(r.span); };
     if (end(a) <= b.begin || end(b) <= a.begin) return true;
-    // Slices of one larger tensor: the same period, and the two keep apart within it.
-    if (a.outer <= 0 || a.outer != b.outer) return false;
-    const auto difference = static_cast<std::int64_t>(b.begin - a.begin) % a.outer;
-    const std::int64_t delta = difference < 0 ? difference + a.outer : difference;
-    return delta >= a.inner && a.outer - delta >= b.inner;
+    // Slices of one larger tensor: the two keep apart within the same period.
+    return std::any_of(a.axes.begin(), a.axes.end(), [&](const cpu::detail::Axis& axis) {
+      const std::int64_t period = axis.stride;
+      if (period == 0) return false;
+      const auto difference = static_cast<std::int64_t>(b.begin - a.begin) % period;
+      const std::int64_t delta = difference < 0 ? difference + period : difference;
+      return delta >= a.within(period) && period - delta >= b.within(period);
+    });
   }
 
   static bool may_coincide(const Region& output, const Region& other) noexcept {
@@ -313,6 +355,7 @@ class Arguments {
 
   std::string_view call_;
   Shape shape_;
+  Strides strides_of_x_{};
   Format format_ = Format::NCHW;
   std::int64_t elements_ = 0;
   std::int64_t channels_ = 0;

@@ -58,6 +58,10 @@ auto gradient_tensors(Arguments& arguments, const TensorView<const T>& dy, const
   using Pass = decltype(passage_of<T>(arguments, through));
   cpu::GradientTensors<T, Pass> tensors{};
   tensors.passage = passage_of<T>(arguments, through);
+  arguments.fit(dy);
+  arguments.fit(dx);
+  arguments.fit(dresidual);
+  if constexpr (Pass::reads_y) arguments.fit(through.y);
   tensors.dy = arguments.tensor("dy", dy, Replaceable::yes);
   if constexpr (Pass::reads_bits) {
     arguments.check_present("mask", through.mask.present(), "it tells where dy passes the activation");
