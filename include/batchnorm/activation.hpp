@@ -10,23 +10,27 @@
 
 namespace batchnorm {
 
-// An activation is a policy with one member,
-//
-//   template <class V> V operator()(const V& z) const;
-//
-// where V is a vector of float or double (cpu/vec.hpp) with + - * and comparisons, always inlined into the kernels. It sees
-// the normalised value before its one rounding to T. To be trained through, an activation of two linear pieces has two more,
-//
-//   template <class V> cpu::MaskOf<V> passes(const V& y) const;                            which piece, from y as rounded to T
-//   template <class V> V gradient(const V& dy, const cpu::MaskOf<V>& passes) const;        dz from dy
-//
-// and it may have more: `const char* problem() const`, null or why it cannot be trained through as it is;
-// `template <class V> V inverse(const V& y) const` with `double least_slope() const`, so that it can be undone (in_place.hpp);
-// and `template <class Scalar> A computed_in() const`, the activation with its constants rounded to the computing type, which
-// sums of double go by. Another activation is another such class, nothing else changes.
+/// @file
+/// Activations, the residual before them, and masks.
+///
+/// An activation is a policy with one member,
+///
+///   template <class V> V operator()(const V& z) const;
+///
+/// where V is a vector of float or double (cpu/vec.hpp) with + - * and comparisons, always inlined into the kernels. It sees
+/// the normalised value before its one rounding to T. To be trained through, an activation of two linear pieces has two more,
+///
+///   template <class V> cpu::MaskOf<V> passes(const V& y) const;                            which piece, from y as rounded to T
+///   template <class V> V gradient(const V& dy, const cpu::MaskOf<V>& passes) const;        dz from dy
+///
+/// and it may have more: `const char* problem() const`, null or why it cannot be trained through as it is;
+/// `template <class V> V inverse(const V& y) const` with `double least_slope() const`, so that it can be undone (in_place.hpp);
+/// and `template <class Scalar> A computed_in() const`, the activation with its constants rounded to the computing type, which
+/// sums of double go by. Another activation is another such class, nothing else changes.
 
 /// y = z
 struct Identity {
+  /// z
   template <class V>
   BATCHNORM_INLINE V operator()(const V& z) const {
     return z;
@@ -35,14 +39,19 @@ struct Identity {
 
 /// y = max(z, 0); 0 for -0, NaN for NaN. dz = dy where y > 0 or y is NaN, else 0: at 0 the gradient is 0.
 struct Relu {
+  /// y from z.
   template <class V>
   BATCHNORM_INLINE V operator()(const V& z) const {
     return select(z <= V::zero(), V::zero(), z);
   }
+
+  /// Where y > 0 or y is NaN.
   template <class V>
   BATCHNORM_INLINE cpu::MaskOf<V> passes(const V& y) const {
     return !(y <= V::zero());
   }
+
+  /// dz from dy: dy where it passes, else 0.
   template <class V>
   BATCHNORM_INLINE V gradient(const V& dy, const cpu::MaskOf<V>& passes) const {
     return select(passes, dy, V::zero());
@@ -52,26 +61,39 @@ struct Relu {
 /// y = z for z >= 0, slope * z below; NaN for NaN. dz = dy where y > 0 or y is NaN, else slope * dy; to be trained through,
 /// slope must be at least 0 (otherwise y > 0 does not tell the piece).
 struct LeakyRelu {
-  double slope = 0.01;
+  double slope = 0.01;  ///< that of z < 0
 
+  /// y from z.
   template <class V>
   BATCHNORM_INLINE V operator()(const V& z) const {
     return select(z < V::zero(), z * factor<V>(), z);
   }
+
+  /// Where y > 0 or y is NaN.
   template <class V>
   BATCHNORM_INLINE cpu::MaskOf<V> passes(const V& y) const {
     return !(y <= V::zero());
   }
+
+  /// dz from dy: dy where it passes, else slope * dy.
   template <class V>
   BATCHNORM_INLINE V gradient(const V& dy, const cpu::MaskOf<V>& passes) const {
     return select(passes, dy, dy * factor<V>());
   }
+
+  /// z from y; the slope must be above 0.
   template <class V>
   BATCHNORM_INLINE V inverse(const V& y) const {
     return select(y < V::zero(), y / factor<V>(), y);
   }
+
+  /// The least slope of z below 0; an activation with one above 0 can be undone (in_place.hpp).
   double least_slope() const noexcept { return slope; }
+
+  /// Null, or why it cannot be trained through: a negative slope, or one that is NaN.
   const char* problem() const noexcept { return slope >= 0 ? nullptr : "its slope must be at least 0"; }
+
+  /// The same with the slope rounded to the computing type, float or double.
   template <class Scalar>
   LeakyRelu computed_in() const noexcept {
     return {static_cast<double>(static_cast<Scalar>(slope))};
@@ -87,10 +109,11 @@ struct LeakyRelu {
 /// y = activation(z + residual). The residual has the shape of y; it may be y itself.
 template <Element T, class Activation = Identity>
 struct AddResidual {
-  TensorView<const T> residual;
-  Activation activation{};
+  TensorView<const T> residual;  ///< shape of y
+  Activation activation{};       ///< of the sum
 };
 
+/// What is applied to each value after scale and bias: a call operator on vectors of float and double.
 template <class A>
 concept Activation = requires(const A& activation, const cpu::vec<float, 16>& z) {
   { activation(z) } -> std::same_as<cpu::vec<float, 16>>;
@@ -114,14 +137,14 @@ inline std::int64_t mask_bytes(const Shape& shape) { return (element_count(shape
 template <DifferentiableActivation A>
 struct ThroughMask {
   TensorView<const std::uint8_t> mask;  ///< [mask_bytes(shape of x)]
-  A activation{};
+  A activation{};                       ///< that of the forward pass
 };
 
 /// To backward: dy comes through the activation, whose pieces y tells: no mask is stored, y is read once more.
 template <Element T, DifferentiableActivation A>
 struct ThroughOutput {
   TensorView<const T> y;  ///< shape of x
-  A activation{};
+  A activation{};         ///< that of the forward pass
 };
 
 namespace detail {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+/// @file
+/// The operator: BatchNorm, and batch_norm() for a format that is known only at run time.
+
 #include <batchnorm/activation.hpp>
 #include <batchnorm/executor.hpp>
 #include <batchnorm/gradients.hpp>
@@ -22,11 +25,11 @@ struct Outputs {
 /// The caller's buffers for the five outputs; each but output_x may be absent.
 template <Element T, ParameterOf<T> P>
 struct OutputViews {
-  TensorView<T> output_x;  ///< may be x itself
-  TensorView<P> batch_mean{};
-  TensorView<P> batch_variance{};
-  TensorView<P> reserve_space_1{};
-  TensorView<P> reserve_space_2{};
+  TensorView<T> output_x;           ///< may be x itself
+  TensorView<P> batch_mean{};       ///< [C] training: batch mean; inference: copy of mean
+  TensorView<P> batch_variance{};   ///< [C] training: biased batch variance; inference: copy of variance
+  TensorView<P> reserve_space_1{};  ///< [C] what the gradient needs: the same mean
+  TensorView<P> reserve_space_2{};  ///< [C] what the gradient needs: the same variance
   TensorView<std::uint8_t> mask{};  ///< [mask_bytes(shape of x)] which elements pass the activation, for backward
 };
 
@@ -98,16 +101,21 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
 /// @throws ShapeError   rank or an extent does not fit; the message names the argument, what was expected and what came
 /// @throws ValueError   an option out of range, null or misaligned data, arguments that overlap
 /// @throws std::bad_alloc
+///
 /// On every exception all outputs and running statistics are as they were.
 template <Element T, Format F = Format::NCHW, ParameterOf<T> P = parameter_t<T>>
 class BatchNorm {
  public:
+  /// Inference unless is_training is true; the options that have no place here have their defaults.
   /// @throws ValueError   epsilon not in (0, 1] or momentum not in [0, 1]
   explicit BatchNorm(bool is_training = false, double epsilon = 1e-5, double momentum = 0.1)
       : BatchNorm(Options{.is_training = is_training, .epsilon = epsilon, .momentum = momentum}) {}
+
+  /// With all options.
+  /// @throws ValueError   epsilon not in (0, 1] or momentum not in [0, 1]
   explicit BatchNorm(const Options& options) : options_(options) { arguments::check_options("batchnorm::BatchNorm", options); }
 
-  const Options& options() const noexcept { return options_; }
+  const Options& options() const noexcept { return options_; }  ///< those it was made with
 
   /// All five outputs, owned.
   template <Epilogue<T> E = Identity>
@@ -139,8 +147,8 @@ class BatchNorm {
     return y;
   }
 
-  /// The gradients of y by x, scale and bias, owned (gradients.hpp): dy and x as in the forward pass, mean and variance its
-  /// reserve_space_1 and _2.
+  /// The gradients of y by x, scale and bias, owned: batch_norm_backward() says how. dy and x as in the forward pass, mean and
+  /// variance its reserve_space_1 and _2.
   template <GradientPath<T> G = Identity>
   Gradients<T, P> backward(TensorView<const T> dy, TensorView<const T> x, TensorView<const P> scale, TensorView<const P> mean,
                            TensorView<const P> variance, const G& through = {}, const CallOptions& call = {}) const {
@@ -158,7 +166,8 @@ class BatchNorm {
     batch_norm_backward<T, P>(F, options_, dy, x, scale, mean, variance, out, through, call);
   }
 
-  /// The gradients of sum(ddx * dx) + sum(ddscale * dscale) + sum(ddbias * dbias) by x, dy and scale, owned (gradients.hpp).
+  /// The gradients of sum(ddx * dx) + sum(ddscale * dscale) + sum(ddbias * dbias) by x, dy and scale, owned:
+  /// batch_norm_double_backward() says how.
   DoubleGradients<T, P> double_backward(TensorView<const T> x, TensorView<const T> dy, TensorView<const P> scale,
                                         TensorView<const P> mean, TensorView<const P> variance, TensorView<const T> ddx,
                                         TensorView<const P> ddscale, TensorView<const P> ddbias,

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Every public header that needs nothing optional. Files are a matter of their own: checkpoint.hpp (with zlib), npy/npy.hpp.
+/// @file
+/// Every public header that needs nothing optional. Files are a matter of their own: checkpoint.hpp (with zlib), npy/npy.hpp.
+
+/// @namespace batchnorm
+/// Batch normalization: the operator, its gradients, and what training and shipping a network needs beside them.
+
 #include <batchnorm/activation.hpp>
 #include <batchnorm/batch_norm.hpp>
 #include <batchnorm/conventions.hpp>

@@ -15,26 +15,28 @@
 #include <batchnorm/npz/writer.hpp>
 #include <batchnorm/parameters.hpp>
 
-// Parameters in NumPy's files. Not part of batchnorm.hpp, as it needs zlib (and exceptions); with CMake:
-//
-//     find_package(batchnorm 0.1 CONFIG REQUIRED COMPONENTS checkpoint)
-//     target_link_libraries(program PRIVATE batchnorm::checkpoint)
-//
-// A layer is five arrays, each an entry of a .npz file or a .npy file of its own:
-//
-//   scale, bias, mean, variance   (C,)   float16, float32, float64 for half, float, double; float32 for bfloat16, which NumPy
-//                                        lacks and float32 holds exactly
-//   batches                       ()     int64, >= 0
-//
-// In an archive of several layers they are called "LAYER.scale" and so on. In Python:
-//
-//     np.load("layer.npz")["scale"]  # what save_npz wrote
-//     np.savez("layer.npz", scale=s, bias=b, mean=m, variance=v, batches=np.int64(n))  # what load_npz reads; compressed too
-//
-// Reading changes no value: the type must be the one above, to the letter, and C must be the same in all, and the one that the
-// caller expects. Values may be anything, NaN included. A file is data from outside; whatever is in it, reading ends with the
-// values that were written or with an error, and takes no more memory than about 1032 times the file (the most that deflate
-// saves). Files are written whole or not at all.
+/// @file
+/// Parameters in NumPy's files. Not part of batchnorm.hpp, as it needs zlib (and exceptions); with CMake:
+///
+///     find_package(batchnorm 0.1 CONFIG REQUIRED COMPONENTS checkpoint)
+///     target_link_libraries(program PRIVATE batchnorm::checkpoint)
+///
+/// A layer is five arrays, each an entry of a .npz file or a .npy file of its own:
+///
+///   scale, bias, mean, variance   (C,)   float16, float32, float64 for half, float, double; float32 for bfloat16, which NumPy
+///                                        lacks and float32 holds exactly
+///   batches                       ()     int64, >= 0
+///
+/// In an archive of several layers they are called "LAYER.scale" and so on. In Python:
+///
+///     np.load("layer.npz")["scale"]  # what save_npz wrote
+///     np.savez("layer.npz", scale=s, bias=b, mean=m, variance=v, batches=np.int64(n))  # what load_npz reads; compressed too
+///
+/// Reading changes no value: the type must be the one above, to the letter, and C must be the same in all, and the one that the
+/// caller expects. Values may be anything, NaN included. A file is data from outside; whatever is in it, reading ends with the
+/// values that were written or with an error, and takes no more memory than about 1032 times the file (the most that deflate
+/// saves). Files are written whole or not at all.
+
 namespace batchnorm {
 
 /// Adds a layer to an archive; "" stands for the one layer of an archive that has no other.

@@ -16,31 +16,34 @@
 
 namespace batchnorm {
 
-// The options of other frameworks as ours. Their "momentum" weighs the new statistic or the old one, and the variance that
-// enters the running one is divided by m - 1 or by m:
-//
-//   framework                       weighs    default and epsilon   running variance
-//   PyTorch, cuDNN, mindspore.ops   new       0.1     1e-5          unbiased
-//   mindspore.nn                    old       0.9     1e-5          unbiased
-//   ONNX BatchNormalization-15      old       0.9     1e-5          biased
-//   Keras 3                         old       0.99    1e-3          biased
-//   Flax                            old       0.99    1e-5          biased
-//   PaddlePaddle on the CPU         old       0.9     1e-5          biased
-//   TensorFlow FusedBatchNormV3     new       1       1e-4          unbiased
-//   oneDNN                          no running statistics           -
-//   Caffe                           old       0.999   1e-5          unbiased; the weight changes from step to step
-//
-// With one value per channel (m == 1), where some of these refuse the batch, ignore it or give NaN, ours stays finite: the
-// variance 0 enters.
-//
-// Each function takes what the framework is given and returns what BatchNorm is given, for training unless told otherwise:
-//
-//   const BatchNorm<float> norm{from_keras(0.95)};
-//
-// ONNX, PaddlePaddle and Caffe store a weight as float and subtract it from 1 in the type of the data: 1 - 0.9F is
-// 0.10000002384185791, which differs from 0.1 by four units in the last place of a float. Theirs are floats here too.
-//
-// @throws ValueError   a weight that is not in [0, 1], under the framework's own name; BatchNorm checks epsilon
+/// @file
+/// The options of other frameworks as ours. Their "momentum" weighs the new statistic or the old one, and the variance that
+/// enters the running one is divided by m - 1 or by m:
+///
+///   framework                       weighs    default and epsilon   running variance
+///   PyTorch, cuDNN, mindspore.ops   new       0.1     1e-5          unbiased
+///   mindspore.nn                    old       0.9     1e-5          unbiased
+///   ONNX BatchNormalization-15      old       0.9     1e-5          biased
+///   Keras 3                         old       0.99    1e-3          biased
+///   Flax                            old       0.99    1e-5          biased
+///   PaddlePaddle on the CPU         old       0.9     1e-5          biased
+///   TensorFlow FusedBatchNormV3     new       1       1e-4          unbiased
+///   oneDNN                          no running statistics           -
+///   Caffe                           old       0.999   1e-5          unbiased; the weight changes from step to step
+///
+/// With one value per channel (m == 1), where some of these refuse the batch, ignore it or give NaN, ours stays finite: the
+/// variance 0 enters.
+///
+/// Each function takes what the framework is given and returns what BatchNorm is given, for training unless told otherwise:
+///
+///   const BatchNorm<float> norm{from_keras(0.95)};
+///
+/// A bool is no weight: from_keras(true) would mean momentum 1, so it does not compile.
+///
+/// ONNX, PaddlePaddle and Caffe store a weight as float and subtract it from 1 in the type of the data: 1 - 0.9F is
+/// 0.10000002384185791, which differs from 0.1 by four units in the last place of a float. Theirs are floats here too.
+///
+/// @throws ValueError   a weight that is not in [0, 1], under the framework's own name; BatchNorm checks epsilon
 
 inline namespace BATCHNORM_KERNELS {
 namespace arguments {
@@ -133,17 +136,16 @@ inline Options from_onednn(double epsilon = 1e-5, bool is_training = true) {
   return {.is_training = is_training, .epsilon = epsilon, .momentum = 0, .running_variance = RunningVariance::biased};
 }
 
-// A bool is no weight: from_keras(true) would mean momentum 1, so it does not compile.
-Options from_pytorch(std::same_as<bool> auto, auto...) = delete;
-Options from_mindspore_ops(std::same_as<bool> auto, auto...) = delete;
-Options from_mindspore_nn(std::same_as<bool> auto, auto...) = delete;
-Options from_cudnn(std::same_as<bool> auto, auto...) = delete;
-Options from_onnx(std::same_as<bool> auto, auto...) = delete;
-Options from_keras(std::same_as<bool> auto, auto...) = delete;
-Options from_flax(std::same_as<bool> auto, auto...) = delete;
-Options from_paddle(std::same_as<bool> auto, auto...) = delete;
-Options from_tensorflow(std::same_as<bool> auto, auto...) = delete;
-Options from_onednn(std::same_as<bool> auto, auto...) = delete;
+Options from_pytorch(std::same_as<bool> auto, auto...) = delete;        ///< a bool is no weight
+Options from_mindspore_ops(std::same_as<bool> auto, auto...) = delete;  ///< a bool is no weight
+Options from_mindspore_nn(std::same_as<bool> auto, auto...) = delete;   ///< a bool is no weight
+Options from_cudnn(std::same_as<bool> auto, auto...) = delete;          ///< a bool is no weight
+Options from_onnx(std::same_as<bool> auto, auto...) = delete;           ///< a bool is no weight
+Options from_keras(std::same_as<bool> auto, auto...) = delete;          ///< a bool is no weight
+Options from_flax(std::same_as<bool> auto, auto...) = delete;           ///< a bool is no weight
+Options from_paddle(std::same_as<bool> auto, auto...) = delete;         ///< a bool is no weight
+Options from_tensorflow(std::same_as<bool> auto, auto...) = delete;     ///< a bool is no weight
+Options from_onednn(std::same_as<bool> auto, auto...) = delete;         ///< a bool is no weight
 
 // ---- Caffe
 
@@ -160,6 +162,7 @@ struct CaffeAverage {
   float fraction = 0.999F;  ///< moving_average_fraction, in [0, 1]
   double weight = 0;        ///< the third blob; 0 before the first step
 
+  /// The weight of the next training step: 1 + fraction * weight.
   double next_weight() const noexcept { return std::fma(static_cast<double>(fraction), weight, 1.0); }
 };
 

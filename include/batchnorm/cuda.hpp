@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+/// @file
+/// Batch normalization on a CUDA device. Not part of batchnorm.hpp, as a program that calls it must link batchnorm::cuda;
+/// docs/cuda.md says how.
+
 #include <batchnorm/batch_norm.hpp>
 #include <batchnorm/cuda/library.hpp>
 
+/// On CUDA devices.
 namespace batchnorm::cuda {
 
 /// Device memory that a call works in, aligned to 16 bytes. The calls of one stream may share one; what it holds before and
 /// after a call does not matter.
 struct Workspace {
-  void* data = nullptr;
-  std::size_t bytes = 0;
+  void* data = nullptr;   ///< device memory; may be null where no bytes are needed
+  std::size_t bytes = 0;  ///< its size, at least what workspace_bytes() says
 };
 
 namespace detail {
@@ -223,7 +228,7 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
   library::forward(call, workspace.data, stream);
 }
 
-/// The gradients of it, with the meaning of batch_norm_backward (gradients.hpp) and the differences above.
+/// The gradients of cuda::batch_norm(), with the meaning of batch_norm_backward (gradients.hpp) and the differences above.
 ///
 /// @throws ShapeError, ValueError, CudaError   as batch_norm does
 template <Element T, GradientPath<T> G = Identity>
@@ -246,19 +251,27 @@ void batch_norm_backward(Format format, const Options& options, std::type_identi
 template <Element T, Format F = Format::NCHW>
 class BatchNorm {
  public:
-  using P = parameter_t<T>;
+  using P = parameter_t<T>;  ///< of scale, bias and statistics
 
+  /// Inference unless is_training is true; the options that have no place here have their defaults.
   /// @throws ValueError   epsilon not in (0, 1] or momentum not in [0, 1]
   explicit BatchNorm(bool is_training = false, double epsilon = 1e-5, double momentum = 0.1)
       : BatchNorm(Options{.is_training = is_training, .epsilon = epsilon, .momentum = momentum}) {}
+
+  /// With all options.
+  /// @throws ValueError   epsilon not in (0, 1] or momentum not in [0, 1]
   explicit BatchNorm(const Options& options) : options_(options) {
     arguments::check_options("batchnorm::cuda::BatchNorm", options);
   }
 
-  const Options& options() const noexcept { return options_; }
+  const Options& options() const noexcept { return options_; }  ///< those it was made with
 
+  /// Bytes of the workspace of any call for x of that shape, forward or backward: cuda::workspace_bytes().
+  /// @throws ShapeError, CudaError   as cuda::workspace_bytes() does
   static std::size_t workspace_bytes(const Shape& shape) { return cuda::workspace_bytes<T>(F, shape); }
 
+  /// All outputs that `out` names: cuda::batch_norm().
+  /// @throws ShapeError, ValueError, CudaError   as cuda::batch_norm() does
   template <Epilogue<T> E = Identity>
   void operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias, TensorView<P> mean,
                   TensorView<P> variance, const OutputViews<T, P>& out, const E& epilogue, const Workspace& workspace,
@@ -266,6 +279,8 @@ class BatchNorm {
     cuda::batch_norm<T>(F, options_, x, scale, bias, mean, variance, out, epilogue, workspace, stream);
   }
 
+  /// All gradients that `out` names: cuda::batch_norm_backward().
+  /// @throws ShapeError, ValueError, CudaError   as cuda::batch_norm() does
   template <GradientPath<T> G = Identity>
   void backward(TensorView<const T> dy, TensorView<const T> x, TensorView<const P> scale, TensorView<const P> mean,
                 TensorView<const P> variance, const GradientViews<T, P>& out, const G& through, const Workspace& workspace,

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+/// @file
+/// The types of elements and parameters.
+
 #include <concepts>
 #include <string_view>
 #include <type_traits>
@@ -9,8 +12,10 @@
 
 namespace batchnorm {
 
-/// IEEE 754 binary16 and its 8-bit-exponent cousin, as Eigen defines them: 2 bytes, conversions from and to float.
+/// IEEE 754 binary16, as Eigen defines it: 2 bytes, conversions from and to float.
 using half = Eigen::half;
+
+/// The upper half of a float, with its exponent of 8 bits, as Eigen defines it: 2 bytes, conversions from and to float.
 using bfloat16 = Eigen::bfloat16;
 
 /// What x and y may hold.

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+/// @file
+/// What calls throw.
+
 #include <stdexcept>
 #include <string>
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+/// @file
+/// How a call is cut into tasks and who runs them.
+
 #include <memory>
 #include <type_traits>
 
@@ -9,6 +12,7 @@ namespace batchnorm {
 /// A reference to a callable void(int): two pointers, nothing owned. Lives no longer than what it refers to.
 class Task {
  public:
+  /// Refers to the callable, which outlives the task.
   template <class F>
     requires(!std::is_same_v<std::remove_cvref_t<F>, Task> && std::is_invocable_v<F&, int>)
   Task(F&& callable)
@@ -16,6 +20,7 @@ class Task {
       : callable_(const_cast<void*>(static_cast<const void*>(std::addressof(callable)))),
         call_([](void* object, int index) { (*static_cast<std::remove_reference_t<F>*>(object))(index); }) {}
 
+  /// Calls it.
   void operator()(int index) const { call_(callable_, index); }
 
  private:
@@ -27,7 +32,7 @@ class Task {
 /// caller brings one. Implementations decide the order and the threads; results do not depend on either.
 class Executor {
  public:
-  virtual ~Executor() = default;
+  virtual ~Executor() = default;  ///< no call may be running
 
   /// Largest number of tasks that can run at the same time, at least 1.
   virtual int concurrency() const noexcept = 0;
@@ -40,7 +45,10 @@ class Executor {
 /// Runs every task on the calling thread.
 class SerialExecutor final : public Executor {
  public:
+  /// 1
   int concurrency() const noexcept override { return 1; }
+
+  /// Calls task(0), task(1), ... in this order.
   void run(int count, Task task) noexcept override {
     for (int i = 0; i < count; ++i) task(i);
   }

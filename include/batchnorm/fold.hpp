@@ -10,32 +10,35 @@
 
 namespace batchnorm {
 
-// A batch norm in inference is an affine map per channel, and a convolution or linear layer beside it can do that map's work:
-//
-//   const AffineMap norm = affine_map<float>(mean, variance, scale, bias, epsilon);
-//   const auto folded = fold_after<float>(weights, layer_bias, norm);  // y = norm(layer(x)) == folded layer(x)
-//
-// What folding costs: the sum of products and the bias cancel where |mean| is large beside the deviation, digits that BatchNorm
-// keeps.
+/// @file
+/// Folding into the weights of a convolution or linear layer.
+///
+/// A batch norm in inference is an affine map per channel, and a convolution or linear layer beside it can do that map's work:
+///
+///   const AffineMap norm = affine_map<float>(mean, variance, scale, bias, epsilon);
+///   const auto folded = fold_after<float>(weights, layer_bias, norm);  // y = norm(layer(x)) == folded layer(x)
+///
+/// What folding costs: the sum of products and the bias cancel where |mean| is large beside the deviation, digits that
+/// BatchNorm keeps.
 
 /// y = factor[c] * x + shift[c]
 struct AffineMap {
-  std::vector<double> factor;
-  std::vector<double> shift;
+  std::vector<double> factor;  ///< [C]
+  std::vector<double> shift;   ///< [C]
 };
 
 /// A layer that does the batch norm's work too: weights of the shape they had, a bias for each channel that it puts out.
 template <Element T, ParameterOf<T> B = T>
 struct FoldedLayer {
-  Tensor<T> weights;
-  Tensor<B> bias;
+  Tensor<T> weights;  ///< the shape of the layer's
+  Tensor<B> bias;     ///< [O], the channels that it puts out
 };
 
 /// The caller's buffers for a folded layer; either may be the layer's own.
 template <Element T, ParameterOf<T> B = T>
 struct FoldedLayerViews {
-  TensorView<T> weights;
-  TensorView<B> bias;
+  TensorView<T> weights;  ///< the shape of the layer's
+  TensorView<B> bias;     ///< [O], the channels that it puts out
 };
 
 inline namespace BATCHNORM_KERNELS {
@@ -69,12 +72,13 @@ AffineMap affine_map(std::type_identity_t<TensorView<const P>> mean, TensorView<
 /// @throws ShapeError   rank or an extent does not fit, or the map's number of channels
 /// @throws ValueError   absent, null or misaligned data, arguments that overlap
 /// @throws std::bad_alloc
+///
 /// Nothing is written when one is thrown.
 template <Element T, ParameterOf<T> B = T>
 void fold_after(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
                 const std::type_identity_t<FoldedLayerViews<T, B>>& folded);
 
-/// The same, owned and dense.
+/// The same as the other fold_after(), owned and dense.
 template <Element T, ParameterOf<T> B = T>
 FoldedLayer<T, B> fold_after(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map);
 
@@ -85,6 +89,7 @@ template <Element T, ParameterOf<T> B = T>
 void fold_after_transposed(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
                            const std::type_identity_t<FoldedLayerViews<T, B>>& folded, std::int64_t groups = 1);
 
+/// The same as the other fold_after_transposed(), owned and dense.
 template <Element T, ParameterOf<T> B = T>
 FoldedLayer<T, B> fold_after_transposed(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias,
                                         const AffineMap& map, std::int64_t groups = 1);
@@ -105,6 +110,7 @@ template <Element T, ParameterOf<T> B = T>
 void fold_before(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
                  const std::type_identity_t<FoldedLayerViews<T, B>>& folded, std::int64_t groups = 1);
 
+/// The same as the other fold_before(), owned and dense.
 template <Element T, ParameterOf<T> B = T>
 FoldedLayer<T, B> fold_before(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
                               std::int64_t groups = 1);

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+/// @file
+/// Formats and shapes.
+
 #include <array>
 #include <cstdint>
 #include <initializer_list>
@@ -12,8 +15,11 @@
 
 namespace batchnorm {
 
-/// Which axis holds the channels: NCHW means (N, C, spatial...), NHWC means (N, spatial..., C). Rank 2 is (N, C) in both.
-enum class Format { NCHW, NHWC };
+/// Which axis holds the channels. Rank 2 is (N, C) in both.
+enum class Format {
+  NCHW,  ///< (N, C, spatial...), channels first
+  NHWC   ///< (N, spatial..., C), channels last
+};
 
 /// "NCHW" or "NHWC".
 constexpr std::string_view to_string(Format format) noexcept { return format == Format::NCHW ? "NCHW" : "NHWC"; }
@@ -30,12 +36,17 @@ inline Format parse_format(std::string_view name) {
 /// The extents of a tensor, outermost first; at most max_rank of them. Rank 0 (no extents) is the shape of nothing.
 class Shape {
  public:
-  static constexpr int max_rank = 8;
+  static constexpr int max_rank = 8;  ///< the most extents that a shape has
 
+  /// Rank 0.
   constexpr Shape() = default;
 
+  /// These extents, as in Shape{8, 64, 14, 14}. They may be anything; what takes a shape checks them.
   /// @throws ShapeError   more than max_rank extents
   Shape(std::initializer_list<std::int64_t> extents) : Shape(std::span(extents.begin(), extents.size())) {}
+
+  /// These extents, outermost first.
+  /// @throws ShapeError   more than max_rank extents
   explicit Shape(std::span<const std::int64_t> extents) : rank_(static_cast<int>(extents.size())) {
     if (extents.size() > static_cast<std::size_t>(max_rank)) {
       detail::fail<ShapeError>("batchnorm::Shape: rank " + std::to_string(extents.size()) + " exceeds the largest, " +
@@ -44,15 +55,17 @@ class Shape {
     for (std::size_t axis = 0; axis < extents.size(); ++axis) extents_[axis] = extents[axis];
   }
 
-  constexpr int rank() const noexcept { return rank_; }
+  constexpr int rank() const noexcept { return rank_; }  ///< the number of extents
 
   /// Extent of an axis in [0, rank()).
   constexpr std::int64_t operator[](int axis) const noexcept { return extents_[static_cast<std::size_t>(axis)]; }
 
+  /// All extents, outermost first; valid as long as this shape is.
   constexpr std::span<const std::int64_t> extents() const noexcept {
     return std::span(extents_).first(static_cast<std::size_t>(rank_));
   }
 
+  /// Of the same rank, with the same extents.
   friend constexpr bool operator==(const Shape&, const Shape&) = default;
 
  private:

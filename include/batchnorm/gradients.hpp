@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+/// @file
+/// Gradients and double gradients, and the sums and the merge for a batch that is spread.
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -31,8 +34,9 @@ struct GradientViews {
   TensorView<T> dx{};      ///< the shape of x; may be dy itself
   TensorView<P> dscale{};  ///< [C]
   TensorView<P> dbias{};   ///< [C]
-  TensorView<T>
-      dresidual{};  ///< the shape of x: the gradient of a residual that was added before the activation; may be dy itself
+
+  /// The shape of x: the gradient of a residual that was added before the activation; may be dy itself.
+  TensorView<T> dresidual{};
 };
 
 /// The gradients of a scalar that depends on the gradients of the operator.
@@ -43,25 +47,28 @@ struct DoubleGradients {
   Tensor<P> dscale;  ///< [C]
 };
 
-/// The caller's buffers for them. Each may be absent; what is absent is not computed.
+/// The caller's buffers for the gradients of a scalar that depends on the gradients of the operator. Each may be absent; what
+/// is absent is not computed.
 template <Element T, ParameterOf<T> P>
 struct DoubleGradientViews {
-  TensorView<T> dx{};
-  TensorView<T> ddy{};
-  TensorView<P> dscale{};
+  TensorView<T> dx{};      ///< the shape of x
+  TensorView<T> ddy{};     ///< the shape of x
+  TensorView<P> dscale{};  ///< [C]
 };
 
 /// Sums over `count` values of each channel, in double: dy[c] = sum(dy), dy_x[c] = sum(dy * (x - mean)).
 struct GradientSums {
-  std::int64_t count = 0;
-  std::vector<double> dy;
-  std::vector<double> dy_x;
+  std::int64_t count = 0;    ///< values per channel
+  std::vector<double> dy;    ///< [C] sum(dy)
+  std::vector<double> dy_x;  ///< [C] sum(dy * (x - mean))
 
+  /// Of no channels.
   GradientSums() = default;
 
   /// The sums of nothing.
   explicit GradientSums(std::int64_t channels) : dy(static_cast<std::size_t>(channels)), dy_x(dy.size()) {}
 
+  /// C
   std::int64_t channels() const noexcept { return static_cast<std::int64_t>(dy.size()); }
 };
 
@@ -77,9 +84,8 @@ inline namespace BATCHNORM_KERNELS {
 ///
 ///   dy, x           [N, C, spatial...] or [N, spatial..., C], rank 2 to 5, of one memory layout
 ///   scale           [C], may be absent (1)
-///   mean, variance  [C]; training: those of the batch, reserve_space_1 and _2 of the forward pass; inference: the running
-///   ones.
-///                   They are used as given.
+///   mean, variance  [C]; training: those of the batch, reserve_space_1 and _2 of the forward pass;
+///                   inference: the running ones. They are used as given.
 ///   through         Identity, or the activation with the mask or the output of the forward pass
 ///
 /// dx may be dy itself, dresidual may be dy itself; nothing else may overlap. Sums are carried in double, in the same blocks

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+/// @file
+/// Training that keeps one buffer instead of two: y in the place of x, and gradients from y alone.
+
 #include <cmath>
 #include <limits>
 #include <string>
@@ -44,7 +47,7 @@ class InPlaceBatchNorm {
     if (!(largest_ratio > 0)) fail("largest_ratio must be above 0");
   }
 
-  const Options& options() const noexcept { return options_; }
+  const Options& options() const noexcept { return options_; }  ///< those it was made with, in training
 
   /// y takes the place of x. mean and variance are the running statistics, absent or both updated; batch_mean and
   /// batch_variance receive those of the batch, each may be absent (backward needs the variance).
@@ -62,7 +65,8 @@ class InPlaceBatchNorm {
   ///   scale, bias  [C], those of the forward pass; each may be absent (1 and 0)
   ///   variance     [C], the batch variance
   ///
-  /// dx may be dy itself. @throws ShapeError, ValueError   as above
+  /// dx may be dy itself.
+  /// @throws ShapeError, ValueError   as above
   void backward(TensorView<const T> dy, TensorView<const T> y, TensorView<const P> scale, TensorView<const P> bias,
                 TensorView<const P> variance, const GradientViews<T, P>& out, const CallOptions& call = {}) const {
     constexpr std::string_view call_name = "batchnorm::InPlaceBatchNorm::backward";

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+/// @file
+/// Statistics per channel: computing them, merging those of parts of a batch, and what training makes of them.
+
 #include <cstdint>
 #include <vector>
 
@@ -15,16 +18,18 @@ namespace batchnorm {
 /// Per-channel statistics of `count` values: mean[c] + mean_low[c] is the mean, m2[c] the sum of squared deviations from it.
 /// The mean is kept as an unevaluated pair, |mean_low| <= ulp(mean) / 2, so that an offset of the data costs no digits.
 struct Moments {
-  std::int64_t count = 0;
-  std::vector<double> mean;
-  std::vector<double> mean_low;
-  std::vector<double> m2;
+  std::int64_t count = 0;        ///< values per channel
+  std::vector<double> mean;      ///< [C] the mean, rounded to double
+  std::vector<double> mean_low;  ///< [C] what the rounding left over
+  std::vector<double> m2;        ///< [C] the sum of squared deviations from the mean
 
+  /// Of no channels.
   Moments() = default;
 
   /// The moments of nothing: count 0, all sums 0.
   explicit Moments(std::int64_t channels) : mean(static_cast<std::size_t>(channels)), mean_low(mean.size()), m2(mean.size()) {}
 
+  /// C
   std::int64_t channels() const noexcept { return static_cast<std::int64_t>(mean.size()); }
 
   /// Biased variance of channel c, m2 / count; 0 when count is 0.

@@ -4,21 +4,24 @@
 #include <batchnorm/batch_norm.hpp>
 #include <batchnorm/mpi/exchange.hpp>
 
-// Batch normalization whose batch is spread over the ranks of an MPI communicator. Not part of batchnorm.hpp, as it needs MPI
-// (and exceptions: without them an error handler must end the other ranks, too, as MPI_Abort does); with CMake:
-//
-//     find_package(batchnorm 0.1 CONFIG REQUIRED COMPONENTS mpi)
-//     target_link_libraries(program PRIVATE batchnorm::mpi)
-//
-// The ranks of the communicator are one group: they call the same functions in the same order, as for any collective operation
-// of MPI, each with its own part of the batch, of any size, 0 included, but with the same C and the same options. Smaller
-// groups are smaller communicators (MPI_Comm_split). MPI is called by the calling thread alone: MPI_THREAD_FUNNELED suffices.
-//
-// What goes over the network: one MPI_Allreduce of 120 bytes, by which all ranks learn whether all can take part, so that all
-// throw or none does; then 3 C + 1 doubles of each rank (forward) or 2 C + 1 (backward), by one MPI_Allgather, or where there
-// are many ranks or channels in slices, by MPI_Alltoall and MPI_Allgather. They are merged in the order of the ranks:
-// statistics have the same bits everywhere, if all ranks run on the same instruction set (isa.hpp). docs/mpi.md says how that
-// scales.
+/// @file
+/// Batch normalization whose batch is spread over the ranks of an MPI communicator. Not part of batchnorm.hpp, as it needs MPI
+/// (and exceptions: without them an error handler must end the other ranks, too, as MPI_Abort does); with CMake:
+///
+///     find_package(batchnorm 0.1 CONFIG REQUIRED COMPONENTS mpi)
+///     target_link_libraries(program PRIVATE batchnorm::mpi)
+///
+/// The ranks of the communicator are one group: they call the same functions in the same order, as for any collective operation
+/// of MPI, each with its own part of the batch, of any size, 0 included, but with the same C and the same options. Smaller
+/// groups are smaller communicators (MPI_Comm_split). MPI is called by the calling thread alone: MPI_THREAD_FUNNELED suffices.
+///
+/// What goes over the network: one MPI_Allreduce of 120 bytes, by which all ranks learn whether all can take part, so that all
+/// throw or none does; then 3 C + 1 doubles of each rank (forward) or 2 C + 1 (backward), by one MPI_Allgather, or where there
+/// are many ranks or channels in slices, by MPI_Alltoall and MPI_Allgather. They are merged in the order of the ranks:
+/// statistics have the same bits everywhere, if all ranks run on the same instruction set (isa.hpp). docs/mpi.md says how that
+/// scales.
+
+/// Over the ranks of an MPI communicator.
 namespace batchnorm::mpi {
 
 /// Over whose values the gradients dscale and dbias are summed.
@@ -33,7 +36,8 @@ inline namespace BATCHNORM_KERNELS {
 /// and normalize() make up a forward pass. A rank without values brings Moments(C).
 /// @throws ShapeError               the numbers of channels differ; on every rank
 /// @throws ValueError               the communicator is null
-/// @throws OtherRankError, MpiError
+/// @throws OtherRankError           another rank could not take part, its own error says why
+/// @throws MpiError                 MPI failed, and the communicator's error handler returned
 /// @throws std::bad_alloc
 void merge(Moments& moments, MPI_Comm communicator);
 
@@ -53,6 +57,7 @@ void merge(GradientSums& sums, MPI_Comm communicator);
 /// @throws ShapeError, ValueError   as batch_norm() does, and on every rank where C or the options differ between ranks
 /// @throws OtherRankError           another rank's arguments are wrong, or its memory is short
 /// @throws MpiError                 MPI failed, and the communicator's error handler returned
+///
 /// All ranks throw or none does (MpiError apart); then all outputs and running statistics are as they were. Where is_training
 /// differs, the ranks in training wait for those that are not.
 template <Element T, ParameterOf<T> P = parameter_t<T>, Epilogue<T> E = Identity>
@@ -90,9 +95,11 @@ class SyncBatchNorm {
     arguments::check_options("batchnorm::mpi::SyncBatchNorm", options);
   }
 
-  const Options& options() const noexcept { return options_; }
-  MPI_Comm communicator() const noexcept { return communicator_; }
+  const Options& options() const noexcept { return options_; }      ///< those it was made with
+  MPI_Comm communicator() const noexcept { return communicator_; }  ///< the caller's
 
+  /// All outputs that `out` names: mpi::batch_norm().
+  /// @throws ShapeError, ValueError, OtherRankError, MpiError   as mpi::batch_norm() does
   template <Epilogue<T> E = Identity>
   void operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias, TensorView<P> mean,
                   TensorView<P> variance, const OutputViews<T, P>& out, const E& epilogue = {},
@@ -100,6 +107,8 @@ class SyncBatchNorm {
     mpi::batch_norm<T, P>(communicator_, F, options_, x, scale, bias, mean, variance, out, epilogue, call);
   }
 
+  /// All gradients that `out` names: mpi::batch_norm_backward().
+  /// @throws ShapeError, ValueError, OtherRankError, MpiError   as mpi::batch_norm() does
   template <GradientPath<T> G = Identity>
   void backward(TensorView<const T> dy, TensorView<const T> x, TensorView<const P> scale, TensorView<const P> mean,
                 TensorView<const P> variance, const GradientViews<T, P>& out, const G& through = {},

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The one header that includes NCCL's, and with it CUDA's. Link batchnorm::nccl.
+/// @file
+/// Synchronised batch normalization over CUDA devices.
+///
+/// The one header that includes NCCL's, and with it CUDA's. Link batchnorm::nccl.
 
 #include <cstddef>
 #include <cstdint>
@@ -18,6 +21,7 @@ namespace batchnorm::cuda {
 /// A call of NCCL failed.
 class NcclError : public std::runtime_error {
  public:
+  /// The message names the function, the code, and what NCCL says of it.
   NcclError(const std::string& call, ncclResult_t code)
       : std::runtime_error("batchnorm::cuda: " + call + " failed with " + std::to_string(static_cast<int>(code)) + ": " +
                            ncclGetErrorString(code)),
@@ -25,7 +29,7 @@ class NcclError : public std::runtime_error {
         code_(code) {}
 
   const std::string& call() const noexcept { return call_; }  ///< NCCL's function
-  ncclResult_t code() const noexcept { return code_; }
+  ncclResult_t code() const noexcept { return code_; }        ///< what it returned
 
  private:
   std::string call_;
@@ -131,8 +135,9 @@ class NcclRanks {
 template <Element T, Format F = Format::NCHW>
 class SyncBatchNorm {
  public:
-  using P = parameter_t<T>;
+  using P = parameter_t<T>;  ///< of scale, bias and statistics
 
+  /// The communicator stays the caller's.
   /// @throws ValueError   epsilon not in (0, 1] or momentum not in [0, 1]
   /// @throws NcclError    the communicator cannot be asked
   explicit SyncBatchNorm(ncclComm_t communicator, const Options& options = {.is_training = true})
@@ -140,7 +145,7 @@ class SyncBatchNorm {
     arguments::check_options("batchnorm::cuda::SyncBatchNorm", options);
   }
 
-  const Options& options() const noexcept { return options_; }
+  const Options& options() const noexcept { return options_; }  ///< those it was made with
 
   /// Bytes of the workspace of any call for x of that shape, which is this rank's: ranks * (4 C + 1) doubles and what
   /// cuda::workspace_bytes says.
@@ -156,6 +161,7 @@ class SyncBatchNorm {
   /// @throws NcclError, CudaError   the ranks cannot be asked; then others may wait
   void check_agreement(const Shape& shape) const { detail::check_agreement<T>(ranks_, F, options_, shape); }
 
+  /// All outputs that `out` names, of this rank's part of the batch.
   /// @throws ShapeError, ValueError   as cuda::BatchNorm does; nothing is enqueued then
   /// @throws NcclError, CudaError     a call failed; what was enqueued before it runs
   template <Epilogue<T> E = Identity>
@@ -165,7 +171,7 @@ class SyncBatchNorm {
     detail::synchronized_forward<T>(ranks_, F, options_, x, scale, bias, mean, variance, out, epilogue, workspace, stream);
   }
 
-  /// mean and variance are those of the forward pass, of the whole batch.
+  /// All gradients that `out` names. mean and variance are those of the forward pass, of the whole batch.
   /// @throws ShapeError, ValueError, NcclError, CudaError   as the forward pass does
   template <GradientPath<T> G = Identity>
   void backward(TensorView<const T> dy, TensorView<const T> x, TensorView<const P> scale, TensorView<const P> mean,

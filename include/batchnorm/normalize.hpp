@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+/// @file
+/// Normalisation by given statistics.
+
 #include <batchnorm/activation.hpp>
 #include <batchnorm/moments.hpp>
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+/// @file
+/// What the operator and its calls are set to.
+
 #include <cstdint>
 
 namespace batchnorm {
@@ -8,8 +11,11 @@ namespace batchnorm {
 class Executor;
 struct Tuning;
 
-/// Which variance enters the running variance: divided by max(m - 1, 1), or by m (m values per channel).
-enum class RunningVariance { unbiased, biased };
+/// Which variance enters the running variance.
+enum class RunningVariance {
+  unbiased,  ///< the sum of squared deviations divided by max(m - 1, 1), m values per channel
+  biased     ///< the sum of squared deviations divided by m
+};
 
 /// What a channel whose batch mean or variance is NaN or infinite does to its running statistics.
 enum class NotFinite {
@@ -29,7 +35,10 @@ struct Options {
   /// 0 leaves the running statistics bitwise as they are, 1 replaces them whatever they were.
   double momentum = 0.1;
 
+  /// Which variance enters the running variance; the batch's own, by which training normalises, is always the biased one.
   RunningVariance running_variance = RunningVariance::unbiased;
+
+  /// What a channel whose batch mean or variance is NaN or infinite does to its running statistics.
   NotFinite not_finite = NotFinite::update;
 };
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+/// @file
+/// What one layer learns and keeps.
+
 #include <algorithm>
 #include <cstdint>
 
@@ -31,7 +34,7 @@ struct Parameters {
     reset();
   }
 
-  std::int64_t channels() const noexcept { return scale.size(); }
+  std::int64_t channels() const noexcept { return scale.size(); }  ///< C
 
   /// Everything as it was at first: what is learnt, the running statistics and their count.
   void reset() noexcept {

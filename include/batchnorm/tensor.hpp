@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+/// @file
+/// Tensors, owned and not owned.
+
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -37,9 +40,16 @@ inline Strides dense_strides(const Shape& shape) noexcept {
 template <class T>
 class TensorView {
  public:
+  /// Stands for an argument that is absent.
   TensorView() = default;
+
+  /// The same, so that a call may name it nullptr.
   TensorView(std::nullptr_t) noexcept {}
+
+  /// A dense tensor, the last axis varies fastest.
   TensorView(T* data, const Shape& shape) noexcept : TensorView(data, shape, dense_strides(shape)) {}
+
+  /// The element of indices i, j, ... is data[i * strides[0] + j * strides[1] + ...].
   TensorView(T* data, const Shape& shape, const Strides& strides) noexcept
       : data_(data), shape_(shape), strides_(strides), present_(true) {}
 
@@ -56,9 +66,9 @@ class TensorView {
     TensorView(const TensorView<U>& other)
     noexcept : data_(other.data()), shape_(other.shape()), strides_(other.strides()), present_(other.present()) {}
 
-    T* data() const noexcept { return data_; }
-    const Shape& shape() const noexcept { return shape_; }
-    const Strides& strides() const noexcept { return strides_; }
+    T* data() const noexcept { return data_; }              ///< the element whose indices are all 0; null where it is absent
+    const Shape& shape() const noexcept { return shape_; }  ///< rank 0 where the argument is absent
+    const Strides& strides() const noexcept { return strides_; }  ///< one for each axis of the shape
 
     /// Elements [begin, begin + count) along one axis, in place: a slice of channels, a part of a batch, columns of a picture.
     /// @throws ShapeError   an axis that is not in [0, rank), or a range that leaves its extent
@@ -91,44 +101,58 @@ class TensorView {
 template <Element T>
 class Tensor {
  public:
+  /// No elements: rank 0, size 0, no memory.
   Tensor() = default;
 
+  /// A tensor of that shape, all zeros.
   /// @throws ShapeError   negative extent or more than 2^63 - 1 elements
   /// @throws std::bad_alloc
   explicit Tensor(const Shape& shape)
       : shape_(shape), size_(element_count(shape, "batchnorm::Tensor")), data_(allocate(size_)) {
     std::fill_n(data_, size_, T(0));
   }
+
+  /// A copy of the elements.
+  /// @throws std::bad_alloc
   Tensor(const Tensor& other) : shape_(other.shape_), size_(other.size_), data_(allocate(size_)) {
     std::copy_n(other.data_, size_, data_);
   }
+
+  /// Takes the memory of the other, which is left without elements.
   Tensor(Tensor&& other) noexcept
       : shape_(std::exchange(other.shape_, Shape())),
         size_(std::exchange(other.size_, 0)),
         data_(std::exchange(other.data_, nullptr)) {}
+
+  /// Takes the memory of the other, which was copied or moved before.
   Tensor& operator=(Tensor other) noexcept {
     std::swap(shape_, other.shape_);
     std::swap(size_, other.size_);
     std::swap(data_, other.data_);
     return *this;
   }
+
+  /// Views of it must not be used any more.
   ~Tensor() { ::operator delete(data_, alignment); }
 
-  const Shape& shape() const noexcept { return shape_; }
-  std::int64_t size() const noexcept { return size_; }
-  T* data() noexcept { return data_; }
-  const T* data() const noexcept { return data_; }
-  T* begin() noexcept { return data_; }
-  T* end() noexcept { return data_ + size_; }
-  const T* begin() const noexcept { return data_; }
-  const T* end() const noexcept { return data_ + size_; }
+  const Shape& shape() const noexcept { return shape_; }   ///< the extents, outermost first
+  std::int64_t size() const noexcept { return size_; }     ///< the number of elements
+  T* data() noexcept { return data_; }                     ///< the elements, the last axis varies fastest
+  const T* data() const noexcept { return data_; }         ///< the elements, the last axis varies fastest
+  T* begin() noexcept { return data_; }                    ///< the first element in memory
+  T* end() noexcept { return data_ + size_; }              ///< behind the last element in memory
+  const T* begin() const noexcept { return data_; }        ///< the first element in memory
+  const T* end() const noexcept { return data_ + size_; }  ///< behind the last element in memory
+
+  /// Element i in memory, i in [0, size()).
   T& operator[](std::int64_t i) noexcept { return data_[i]; }
+  /// Element i in memory, i in [0, size()).
   const T& operator[](std::int64_t i) const noexcept { return data_[i]; }
 
-  TensorView<T> view() noexcept { return {data_, shape_}; }
-  TensorView<const T> view() const noexcept { return {data_, shape_}; }
-  operator TensorView<T>() noexcept { return view(); }
-  operator TensorView<const T>() const noexcept { return view(); }
+  TensorView<T> view() noexcept { return {data_, shape_}; }              ///< valid as long as this tensor is and stays in place
+  TensorView<const T> view() const noexcept { return {data_, shape_}; }  ///< valid as long as this tensor is and stays in place
+  operator TensorView<T>() noexcept { return view(); }                   ///< view(), so that a call takes the tensor itself
+  operator TensorView<const T>() const noexcept { return view(); }       ///< view(), so that a call takes the tensor itself
 
  private:
   static constexpr std::align_val_t alignment{64};

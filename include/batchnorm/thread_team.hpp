@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+/// @file
+/// The threads of calls that bring no executor.
+
 #include <algorithm>
 #include <atomic>
 #include <charconv>
@@ -28,16 +31,22 @@ namespace batchnorm {
 /// runs on the calling thread. (docs/decisions/0002-thread-team.md says why this is not Eigen's pool.)
 class ThreadTeam final : public Executor {
  public:
+  /// Starts concurrency - 1 threads.
   /// @throws ValueError   concurrency not in [1, max_concurrency]
   /// @throws std::system_error   the system refuses a thread
   explicit ThreadTeam(int concurrency);
-  ThreadTeam(const ThreadTeam&) = delete;
-  ThreadTeam& operator=(const ThreadTeam&) = delete;
+  ThreadTeam(const ThreadTeam&) = delete;             ///< neither copied nor moved
+  ThreadTeam& operator=(const ThreadTeam&) = delete;  ///< neither copied nor moved
+
+  /// Ends the threads and waits for their end. No call may be running.
   ~ThreadTeam() override { stop(); }
 
-  static constexpr int max_concurrency = 1024;
+  static constexpr int max_concurrency = 1024;  ///< the most threads that a team has, the caller's included
 
+  /// The threads of the team, the caller's included.
   int concurrency() const noexcept override { return static_cast<int>(threads_.size()) + 1; }
+
+  /// Each thread takes the next index that is left until none is; the caller's begins at once.
   void run(int count, Task task) noexcept override;
 
  private:

@@ -15,12 +15,16 @@
 
 #include <sys/types.h>
 
-// Files as the readers and writers of arrays need them: read at any place, and written so that they appear whole or not at all.
+/// @file
+/// Files as the readers and writers of arrays need them: read at any place, and written so that they appear whole or not at
+/// all.
+
 namespace batchnorm::npy {
 
 /// A file cannot be read or written. The message begins with the file's name and says why.
 class FileError : public std::runtime_error {
  public:
+  /// Of the file `path`, because of `why`.
   FileError(const std::filesystem::path& path, const std::string& why) : runtime_error("'" + path.string() + "': " + why) {}
 };
 
@@ -38,6 +42,7 @@ inline std::string reason(int error_number) { return std::generic_category().mes
 /// A regular file, open for reading.
 class InputFile {
  public:
+  /// Opens the file.
   /// @throws FileError   there is no such file, it is not a regular one, or it cannot be read
   explicit InputFile(std::filesystem::path path) : path_(std::move(path)) {
     std::error_code error;
@@ -53,7 +58,7 @@ class InputFile {
     if (error) fail("it cannot be read: " + error.message());
   }
 
-  const std::filesystem::path& path() const noexcept { return path_; }
+  const std::filesystem::path& path() const noexcept { return path_; }  ///< as it was given
 
   /// Bytes of the file when it was opened.
   std::uint64_t size() const noexcept { return size_; }
@@ -81,20 +86,25 @@ class InputFile {
 /// Removed when the object dies unpublished.
 class StagedFile {
  public:
+  /// Creates the file under its other name.
   /// @throws FileError   the file cannot be written
   explicit StagedFile(std::filesystem::path target) : target_(std::move(target)) {
     if (std::error_code ignored; is_directory(target_, ignored)) fail("it is a directory");
     create_partial();
   }
+
+  /// Takes the file of the other, which may only be destroyed.
   StagedFile(StagedFile&& other) noexcept
       : target_(std::move(other.target_)), partial_(std::exchange(other.partial_, {})), file_(std::move(other.file_)) {}
-  StagedFile& operator=(StagedFile&&) = delete;
+  StagedFile& operator=(StagedFile&&) = delete;  ///< moved only into new ones
+
+  /// Removes what was not published.
   ~StagedFile() {
     std::error_code ignored;
     if (!partial_.empty()) std::filesystem::remove(partial_, ignored);
   }
 
-  const std::filesystem::path& target() const noexcept { return target_; }
+  const std::filesystem::path& target() const noexcept { return target_; }  ///< the name that publish() gives
 
   /// Appends to the content.
   /// @throws FileError   the file cannot be written; close() will say so, too

@@ -10,21 +10,33 @@
 #include <string_view>
 #include <vector>
 
-// The text at the head of a .npy file: a Python dictionary literal such as
-//   {'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }
+/// @file
+/// The text at the head of a .npy file. It is a Python dictionary literal such as
+///
+///   {'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }
+
 namespace batchnorm::npy {
 
 /// The element types that these headers read and write.
-enum class Type { float16, float32, float64, int64 };
+enum class Type {
+  float16,  ///< IEEE 754 binary16
+  float32,  ///< IEEE 754 binary32
+  float64,  ///< IEEE 754 binary64
+  int64     ///< two's complement
+};
 
+/// Every Type.
 inline constexpr std::array all_types{Type::float16, Type::float32, Type::float64, Type::int64};
+
+/// The most extents that an array has here.
 inline constexpr std::size_t max_rank = 8;
 
 /// What a header says. The data is dense, the last axis varies fastest (C order).
 struct Header {
-  Type type = Type::float32;
-  std::vector<std::int64_t> shape{};
+  Type type = Type::float32;          ///< of the elements
+  std::vector<std::int64_t> shape{};  ///< the extents, outermost first; none for a single number
 
+  /// Of the same type and shape.
   friend bool operator==(const Header&, const Header&) = default;
 };
 
@@ -33,6 +45,7 @@ class HeaderError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// Bytes of an element.
 constexpr std::int64_t size_of(Type type) noexcept { return type == Type::float16 ? 2 : type == Type::float32 ? 4 : 8; }
 
 /// As NumPy names it: "float16", "float32", "float64", "int64".

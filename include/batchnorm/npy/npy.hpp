@@ -16,9 +16,12 @@
 #include <batchnorm/npy/file.hpp>
 #include <batchnorm/npy/header.hpp>
 
-// Reads and writes arrays as NumPy's np.load and np.save do: .npy files of versions 1.0, 2.0 and 3.0 that hold little-endian
-// float16, float32, float64 or int64 in C order, up to rank 8. A file is data from outside: nothing in it is believed
-// unchecked. Not part of batchnorm.hpp; it needs exceptions.
+/// @file
+/// Reads and writes arrays as NumPy's np.load and np.save do: .npy files of versions 1.0, 2.0 and 3.0 that hold little-endian
+/// float16, float32, float64 or int64 in C order, up to rank 8. A file is data from outside: nothing in it is believed
+/// unchecked. Not part of batchnorm.hpp; it needs exceptions.
+
+/// Arrays in .npy files.
 namespace batchnorm::npy {
 
 static_assert(std::endian::native == std::endian::little, "the data of a file is copied as it is");
@@ -73,6 +76,7 @@ std::string read_header_text(Source& source) {
 }  // namespace detail
 
 /// Reads everything that stands before the data of an array, and compares the size of the data with what is left.
+///
 ///   source   read(void* data, std::size_t size) reads up to `size` bytes, fewer only at the end, and returns how many;
 ///            remaining() says how many bytes are left
 /// @throws HeaderError   it is not a .npy file, or not one of this header's kind, or its size is not what its header demands
@@ -90,6 +94,7 @@ Header read_header(Source& source) {
 /// An open .npy file whose header is checked and whose size is exactly what the header demands.
 class Reader {
  public:
+  /// Opens the file and reads what stands before its data.
   /// @throws FileError   there is no such file, it cannot be read, it is not a .npy file, or not one of this header's kind
   explicit Reader(std::filesystem::path path) : source_(std::move(path)) {
     try {
@@ -100,17 +105,19 @@ class Reader {
     }
   }
 
-  const std::filesystem::path& path() const noexcept { return source_.file.path(); }
-  const Header& header() const noexcept { return header_; }
-  std::int64_t byte_count() const noexcept { return byte_count_; }
+  const std::filesystem::path& path() const noexcept { return source_.file.path(); }  ///< as it was given
+  const Header& header() const noexcept { return header_; }                           ///< type and shape of the array
+  std::int64_t byte_count() const noexcept { return byte_count_; }                    ///< bytes of its data
 
   /// Reads the data. Call it once.
+  ///
   ///   data   byte_count() bytes
   /// @throws FileError   the file cannot be read, or became shorter
   void read(std::span<std::byte> data) {
     if (source_.read(data.data(), data.size()) < data.size()) fail("it became shorter while it was read");
   }
 
+  /// Refuses the array.
   /// @throws FileError   always: this array cannot be used because of `why`
   [[noreturn]] void fail(const std::string& why) const { source_.file.fail(why); }
 
@@ -139,6 +146,7 @@ class Reader {
 class StagedFiles {
  public:
   /// Writes the content of a future file `target`, as np.save writes it.
+  ///
   ///   data   byte_count(header) bytes
   /// @throws FileError   the file cannot be written
   void add(const std::filesystem::path& target, const Header& header, std::span<const std::byte> data) {

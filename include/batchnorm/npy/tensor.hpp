@@ -11,7 +11,9 @@
 #include <batchnorm/npy/npy.hpp>
 #include <batchnorm/tensor.hpp>
 
-// Tensors in the arrays of npy.hpp.
+/// @file
+/// Tensors in the arrays of npy.hpp.
+
 namespace batchnorm::npy {
 
 /// The type as which a file holds elements T. NumPy has no bfloat16: a file holds them as float32, which loses nothing.
@@ -37,6 +39,7 @@ void write_tensor(const Tensor<T>& tensor, Write&& write) {
 
 /// Reads the data of an open array. No value is changed: the array must have the type type_of<T>(), and for bfloat16 each
 /// value must be one of bfloat16's.
+///
 ///   array   npy::Reader, npz::Array
 /// @throws FileError   another type, a value that bfloat16 lacks, or the file cannot be read
 /// @throws std::bad_alloc
