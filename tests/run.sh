@@ -46,7 +46,8 @@ for option; do
   esac
 done
 
-packages=(cmake ninja-build g++ libeigen3-dev libgtest-dev libbenchmark-dev libcli11-dev zlib1g-dev libpng-dev libonnx-testdata)
+packages=(cmake ninja-build g++ libeigen3-dev libgtest-dev libbenchmark-dev libcli11-dev zlib1g-dev libpng-dev libonnx-testdata
+          doxygen)
 if $compilers || $sanitizers || $consumers; then
   packages+=(clang libclang-rt-14-dev)
 fi
