@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <stdexcept>
@@ -15,6 +14,7 @@
 
 #include "names.hpp"
 #include "panel.hpp"
+#include "parse.hpp"
 #include "workload.hpp"
 
 namespace bench {
@@ -25,52 +25,6 @@ struct Texts {
 };
 
 [[noreturn]] void refuse(const std::string& why) { throw std::invalid_argument(why); }
-
-std::int64_t whole_number(std::string_view text, const std::string& what) {
-  std::int64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size() || number < 1) {
-    refuse(what + ": '" + std::string(text) + "' is not a whole number above 0");
-  }
-  return number;
-}
-
-Extents parse_shape(const std::string& text) {
-  Extents extents;
-  for (std::size_t begin = 0; begin <= text.size();) {
-    const std::size_t comma = std::min(text.find(',', begin), text.size());
-    extents.push_back(whole_number(std::string_view(text).substr(begin, comma - begin), "--shape " + text));
-    begin = comma + 1;
-  }
-  if (extents.size() < 2 || extents.size() > 5) {
-    refuse("--shape " + text + ": its rank is " + std::to_string(extents.size()) +
-           ", it must be 2 to 5: N, C and up to three spatial extents");
-  }
-  std::int64_t elements = 1;
-  for (const std::int64_t extent : extents) {
-    if (__builtin_mul_overflow(elements, extent, &elements)) refuse("--shape " + text + ": too many elements");
-  }
-  return extents;
-}
-
-template <class All>
-std::string names_of(const All& all) {
-  std::string text;
-  for (const auto one : all) text.append(text.empty() ? "" : ", ").append(name_of(one));
-  return text;
-}
-
-template <class All>
-std::vector<typename All::value_type> parse_names(const All& all, const std::vector<std::string>& texts,
-                                                  const std::string& option) {
-  std::vector<typename All::value_type> values;
-  for (const std::string& text : texts) {
-    const auto value = named(all, text);
-    if (!value) refuse(option + ": unknown '" + text + "', known are " + names_of(all));
-    values.push_back(*value);
-  }
-  return values;
-}
 
 std::vector<Extents> shapes_of(const Texts& texts) {
   std::vector<Extents> shapes;
@@ -86,7 +40,7 @@ std::vector<Extents> shapes_of(const Texts& texts) {
 std::vector<int> threads_of(const std::vector<std::string>& texts) {
   std::vector<int> threads;
   for (const std::string& text : texts) {
-    const std::int64_t number = whole_number(text, "--threads");
+    const std::int64_t number = parse_whole_number(text, "--threads");
     if (number > batchnorm::ThreadTeam::max_concurrency) {
       refuse("--threads: " + text + " is more than " + std::to_string(batchnorm::ThreadTeam::max_concurrency));
     }
