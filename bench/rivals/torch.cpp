@@ -30,6 +30,7 @@ class Torch final : public Rival {
 
   std::string name() const override { return torch_version(); }
   void run() override { table_.run(opened_); }
+  void fetch_sums() override { table_.fetch_sums(opened_); }
   bool has_plain_result() const override { return table_.has_plain_result(opened_); }
   double seconds_to_sleep() const override { return table_.seconds_to_sleep(opened_); }
 

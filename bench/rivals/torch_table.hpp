@@ -22,6 +22,8 @@ struct TorchTable {
   /// Null where it does not offer the problem.
   void* (*open)(const TorchProblem* problem, const Buffers* buffers);
   void (*run)(void* opened);
+  /// Copies dscale and dbias of the last run to the caller's buffers.
+  void (*fetch_sums)(void* opened);
   /// Whether the result lies in the caller's buffer.
   bool (*has_plain_result)(void* opened);
   double (*seconds_to_sleep)(void* opened);
