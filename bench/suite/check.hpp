@@ -11,6 +11,7 @@
 
 #include <batchnorm/moments.hpp>
 
+#include "errors.hpp"
 #include "names.hpp"
 #include "parallel.hpp"
 #include "support/gradient_oracle.hpp"
@@ -37,11 +38,14 @@ struct Checked {
   const batchnorm::Moments* moments;
 };
 
+// A judge is told every value of a result: its name, channel and index there (-1: the channel's own), what it should be, the
+// magnitude at which its error is measured, and the error that is allowed.
+
 /// Keeps the first value that is wrong.
 class Verdict {
  public:
   template <class V>
-  void compare(const char* name, std::int64_t channel, std::int64_t index, V got, Real expected, Real allowed) {
+  void compare(const char* name, std::int64_t channel, std::int64_t index, V got, Real expected, Real, Real allowed) {
     const Real off = support::error(got, expected);
     if (off <= allowed || !error_.empty()) return;
     std::ostringstream text;
@@ -59,6 +63,21 @@ class Verdict {
 
  private:
   std::string error_;
+};
+
+/// Keeps the largest error of each quantity.
+class LargestErrors {
+ public:
+  template <class V>
+  void compare(const char* name, std::int64_t, std::int64_t, V got, Real expected, Real at, Real) {
+    double& largest = errors_[name];
+    largest = std::max(largest, static_cast<double>(support::error(got, expected) / support::ulp_at<V>(at)));
+  }
+  void refuse(const std::string&) {}
+  const Errors& errors() const { return errors_; }
+
+ private:
+  Errors errors_;
 };
 
 /// The channels to look at: all, or so many that they hold about a million values.
@@ -147,35 +166,35 @@ inline bool bit(std::span<const std::uint8_t> mask, const support::Extents& e, s
 }
 
 /// The statistics that training returns and those that it updates.
-template <class T>
-void check_statistics(Verdict& verdict, const Checked<T>& call, std::int64_t c, const support::Statistics& batch) {
+template <class T, class Judge>
+void check_statistics(Judge& judge, const Checked<T>& call, std::int64_t c, const support::Statistics& batch) {
   using P = typename Checked<T>::P;
   const auto at = static_cast<std::size_t>(c);
   const Real magnitude = std::max(std::abs(batch.mean), std::sqrt(batch.variance));
-  verdict.compare("the batch mean", c, -1, call.out_mean[at], batch.mean + batch.rest,
-                  support::allowed_mean_error<P>(magnitude));
-  verdict.compare("the batch variance", c, -1, call.out_variance[at], batch.variance,
-                  support::allowed_variance_error<P>(batch.variance));
+  judge.compare("the batch mean", c, -1, call.out_mean[at], batch.mean + batch.rest, magnitude,
+                support::allowed_mean_error<P>(magnitude));
+  judge.compare("the batch variance", c, -1, call.out_variance[at], batch.variance, batch.variance,
+                support::allowed_variance_error<P>(batch.variance));
   const Real old_mean = call.mean[at], old_variance = call.variance[at];
   const Real mean_at = std::max(std::abs(old_mean), magnitude), variance_at = std::max(old_variance, batch.unbiased());
   const Real allowed_mean =
       sizeof(P) == 8 ? support::double_running_ulps * support::ulp_at<P>(mean_at) : support::allowed_mean_error<P>(mean_at);
-  verdict.compare("the running mean", c, -1, call.running_mean[at],
-                  support::updated(old_mean, batch.mean + batch.rest, call.momentum), allowed_mean);
-  verdict.compare("the running variance", c, -1, call.running_variance[at],
-                  support::updated(old_variance, batch.unbiased(), call.momentum),
-                  support::allowed_variance_error<P>(variance_at));
+  judge.compare("the running mean", c, -1, call.running_mean[at],
+                support::updated(old_mean, batch.mean + batch.rest, call.momentum), mean_at, allowed_mean);
+  judge.compare("the running variance", c, -1, call.running_variance[at],
+                support::updated(old_variance, batch.unbiased(), call.momentum), variance_at,
+                support::allowed_variance_error<P>(variance_at));
 }
 
-template <class T>
-void check_forward(Verdict& verdict, const Checked<T>& call, Operation operation, std::int64_t c) {
+template <class T, class Judge>
+void check_forward(Judge& judge, const Checked<T>& call, Operation operation, std::int64_t c) {
   const auto at = static_cast<std::size_t>(c);
   const bool is_training = operation != Operation::inference && operation != Operation::inference_relu;
   const bool has_relu = operation != Operation::inference && operation != Operation::training;
   const ChannelValues<T> x(call.x, call.layout, c), y(call.y, call.layout, c), residual(call.residual, call.layout, c);
   const support::Statistics channel =
       is_training ? statistics_of(x) : support::Statistics{x.size(), call.mean[at], 0, call.variance[at]};
-  if (is_training) check_statistics(verdict, call, c, channel);
+  if (is_training) check_statistics(judge, call, c, channel);
   for_each_checked(x.size(), [&](std::int64_t i) {
     support::Normalized want = support::normalized(x[i], channel, call.epsilon, call.scale[at], call.bias[at]);
     Real more = 0;
@@ -185,15 +204,16 @@ void check_forward(Verdict& verdict, const Checked<T>& call, Operation operation
       if (sizeof(T) > 2) more = support::ulp_at<T>(want.magnitude);  // the sum rounds once more
     }
     const Real allowed = support::allowed_y_error<T>(call.isa, want, call.scale[at], is_training) + more;
-    verdict.compare("y", c, i, y.at(i), has_relu ? std::max<Real>(want.z, 0) : want.z, allowed);
+    judge.compare("y", c, i, y.at(i), has_relu ? std::max<Real>(want.z, 0) : want.z,
+                  support::y_magnitude<T>(want, call.scale[at]), allowed);
     if (has_relu && is_training && bit(call.mask, call.layout, c, i) != (y[i] > 0)) {
-      verdict.refuse("the mask of channel " + std::to_string(c) + ", value " + std::to_string(i) + " of it, is not y > 0");
+      judge.refuse("the mask of channel " + std::to_string(c) + ", value " + std::to_string(i) + " of it, is not y > 0");
     }
   });
 }
 
-template <class T>
-void check_backward(Verdict& verdict, const Checked<T>& call, Operation operation, std::int64_t c) {
+template <class T, class Judge>
+void check_backward(Judge& judge, const Checked<T>& call, Operation operation, std::int64_t c) {
   using P = typename Checked<T>::P;
   const auto at = static_cast<std::size_t>(c);
   const ChannelValues<T> x(call.x, call.layout, c), dy(call.dy, call.layout, c), dx(call.y, call.layout, c);
@@ -206,17 +226,19 @@ void check_backward(Verdict& verdict, const Checked<T>& call, Operation operatio
   const auto xh = [&](std::int64_t i) { return (x[i] - channel.saved.mean) * r; };
   const support::Sum dbias = sum_over(x.size(), dz);
   const support::Sum dscale = sum_over(x.size(), [&](std::int64_t i) { return dz(i) * xh(i); });
-  verdict.compare("dbias", c, -1, call.dbias[at], dbias.value, support::allowed_sum_error<P>(dbias));
-  verdict.compare("dscale", c, -1, call.dscale[at], dscale.value, support::allowed_sum_error<P>(dscale));
+  judge.compare("dbias", c, -1, call.dbias[at], dbias.value, support::sum_magnitude<P>(dbias),
+                support::allowed_sum_error<P>(dbias));
+  judge.compare("dscale", c, -1, call.dscale[at], dscale.value, support::sum_magnitude<P>(dscale),
+                support::allowed_sum_error<P>(dscale));
   const support::Sum mean = dbias / static_cast<Real>(x.size()), projection = dscale / static_cast<Real>(x.size());
   for_each_checked(x.size(), [&](std::int64_t i) {
     const Real value = dz(i), normalized = xh(i);
     const support::Gradient want{a * (value - mean.value - normalized * projection.value),
                                  support::largest({a * value, a * mean.value, a * normalized * projection.value}),
                                  std::abs(a) * (mean.terms + std::abs(normalized) * projection.terms)};
-    verdict.compare("dx", c, i, dx.at(i), want.value,
-                    support::allowed_gradient_error<T>(want, support::dx_ulps<T>(call.isa, true)));
-    if (!dresidual.empty()) verdict.compare("the residual's gradient", c, i, dresidual.at(i), value, 0);
+    judge.compare("dx", c, i, dx.at(i), want.value, support::gradient_magnitude<T>(want),
+                  support::allowed_gradient_error<T>(want, support::dx_ulps<T>(call.isa, true)));
+    if (!dresidual.empty()) judge.compare("the residual's gradient", c, i, dresidual.at(i), value, std::abs(value), 0);
   });
 }
 
@@ -224,9 +246,10 @@ template <class T>
 void check_moments(Verdict& verdict, const Checked<T>& call, std::int64_t c) {
   using P = typename Checked<T>::P;
   const support::Statistics want = statistics_of(ChannelValues<T>(call.x, call.layout, c));
-  verdict.compare("the mean", c, -1, call.moments->mean[static_cast<std::size_t>(c)], want.mean,
-                  support::allowed_mean_error<P>(std::max(std::abs(want.mean), std::sqrt(want.variance))));
-  verdict.compare("the variance", c, -1, call.moments->variance(c), want.variance,
+  const Real magnitude = std::max(std::abs(want.mean), std::sqrt(want.variance));
+  verdict.compare("the mean", c, -1, call.moments->mean[static_cast<std::size_t>(c)], want.mean, magnitude,
+                  support::allowed_mean_error<P>(magnitude));
+  verdict.compare("the variance", c, -1, call.moments->variance(c), want.variance, want.variance,
                   support::allowed_variance_error<P>(want.variance));
 }
 
@@ -244,6 +267,17 @@ std::string error_of(const Problem& problem, const Checked<T>& call) {
     }
   }
   return verdict.error();
+}
+
+/// The largest errors of any operation but the moments, which have no type of their own to be rounded to.
+template <class T>
+Errors errors_of(const Problem& problem, const Checked<T>& call) {
+  LargestErrors largest;
+  for (const std::int64_t c : checked_channels(problem.c(), problem.n() * problem.spatial())) {
+    is_backward(problem.operation) ? check_backward(largest, call, problem.operation, c)
+                                   : check_forward(largest, call, problem.operation, c);
+  }
+  return largest.errors();
 }
 
 }  // namespace bench

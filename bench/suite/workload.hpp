@@ -2,13 +2,16 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include <batchnorm/cpu/tuning.hpp>
 #include <batchnorm/executor.hpp>
 
 #include "../rivals/rival.hpp"
+#include "errors.hpp"
 #include "row.hpp"
 
 namespace bench {
@@ -25,6 +28,13 @@ class Workload {
   virtual std::string check() = 0;
 
   virtual Buffers buffers() = 0;
+
+  /// Takes x and dy, in memory's order, instead of noise. Where statistics are given, they are those of the batch; momentum is
+  /// 1, so that the running ones become those of the batch alone.
+  virtual void set_values(std::span<const double> x, std::span<const double> dy) = 0;
+
+  /// How far off the buffers are after `compute`, which finds NaN in all that it should write; not of the moments.
+  virtual Errors errors_of(const std::function<void()>& compute) = 0;
 
   /// From now on runs with other numbers than this machine's. They stay the caller's.
   virtual void use(const batchnorm::Tuning& tuning) = 0;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 #include <optional>
+#include <type_traits>
 #include <vector>
 
 #include <batchnorm/batchnorm.hpp>
@@ -16,7 +17,6 @@
 namespace bench {
 
 constexpr double epsilon = 1e-5;
-constexpr double momentum = 0.1;
 
 inline batchnorm::Format format_of(Layout layout) {
   return layout == Layout::nchw ? batchnorm::Format::NCHW : batchnorm::Format::NHWC;
@@ -38,12 +38,15 @@ class WorkloadOf final : public Workload {
   void run() override;
   std::string check() override;
   Buffers buffers() override;
+  void set_values(std::span<const double> x, std::span<const double> dy) override;
+  Errors errors_of(const std::function<void()>& compute) override;
   void use(const batchnorm::Tuning& tuning) override { call_.tuning = &tuning; }
 
  private:
   bool is(Operation operation) const { return problem_.operation == operation; }
 
   void set_statistics();
+  void set_statistics_of_batch();
   void forward(const auto& epilogue, bool is_training, bool writes_mask);
   void backward(const auto& through);
   Checked<T> checked();
@@ -52,6 +55,7 @@ class WorkloadOf final : public Workload {
   View view(std::optional<Buffer<T>>& buffer) const { return {buffer->data(), shape_}; }
 
   Problem problem_;
+  double momentum_ = 0.1;
   batchnorm::Format format_;
   batchnorm::Shape shape_;
   batchnorm::CallOptions call_;
@@ -94,8 +98,7 @@ WorkloadOf<T>::WorkloadOf(const Problem& problem, batchnorm::Executor& executor)
 template <class T>
 void WorkloadOf<T>::set_statistics() {
   if (is_backward(problem_.operation)) {
-    const batchnorm::Moments batch = batchnorm::moments<T>(view(x_), format_, call_);
-    batchnorm::finalize<P>(batch, {}, {.batch_mean = mean_, .batch_variance = variance_});
+    set_statistics_of_batch();
   } else {
     for (std::size_t c = 0; c < mean_.size(); ++c) {
       mean_[c] = static_cast<P>(0.03125 * static_cast<double>(c % 9));
@@ -103,6 +106,12 @@ void WorkloadOf<T>::set_statistics() {
     }
   }
   first_mean_ = mean_, first_variance_ = variance_;
+}
+
+template <class T>
+void WorkloadOf<T>::set_statistics_of_batch() {
+  const batchnorm::Moments batch = batchnorm::moments<T>(view(x_), format_, call_);
+  batchnorm::finalize<P>(batch, {}, {.batch_mean = mean_, .batch_variance = variance_});
 }
 
 template <class T>
@@ -127,7 +136,7 @@ template <class T>
 void WorkloadOf<T>::forward(const auto& epilogue, bool is_training, bool writes_mask) {
   batchnorm::OutputViews<T, P> out{.output_x = view(y_), .reserve_space_1 = out_mean_, .reserve_space_2 = out_variance_};
   if (writes_mask) out.mask = mask_;
-  const batchnorm::Options options{.is_training = is_training, .epsilon = epsilon, .momentum = momentum};
+  const batchnorm::Options options{.is_training = is_training, .epsilon = epsilon, .momentum = momentum_};
   batchnorm::batch_norm<T, P>(format_, options, view(x_), scale_, bias_, mean_, variance_, out, epilogue, call_);
 }
 
@@ -147,6 +156,34 @@ std::string WorkloadOf<T>::check() {
 }
 
 template <class T>
+void WorkloadOf<T>::set_values(std::span<const double> x, std::span<const double> dy) {
+  const auto rounded = [](double value) {
+    if constexpr (std::is_same_v<T, double>) return value;
+    return static_cast<T>(static_cast<float>(value));
+  };
+  std::transform(x.begin(), x.end(), x_->data(), rounded);
+  if (dy_.has_value()) std::transform(dy.begin(), dy.end(), dy_->data(), rounded);
+  if (is(Operation::training)) {
+    mean_.assign(mean_.size(), 0), variance_.assign(variance_.size(), 0);
+  } else {
+    set_statistics_of_batch();
+  }
+  first_mean_ = mean_, first_variance_ = variance_;
+  momentum_ = 1;
+}
+
+template <class T>
+Errors WorkloadOf<T>::errors_of(const std::function<void()>& compute) {
+  y_->fill_with(std::numeric_limits<T>::quiet_NaN());
+  for (auto* const result : {&out_mean_, &out_variance_, &dscale_, &dbias_}) {
+    std::fill(result->begin(), result->end(), std::numeric_limits<P>::quiet_NaN());
+  }
+  mean_ = first_mean_, variance_ = first_variance_;
+  compute();
+  return bench::errors_of(problem_, checked());
+}
+
+template <class T>
 Checked<T> WorkloadOf<T>::checked() {
   const auto values = [](const std::optional<Buffer<T>>& buffer) {
     return buffer.has_value() ? buffer->values() : std::span<const T>();
@@ -154,7 +191,7 @@ Checked<T> WorkloadOf<T>::checked() {
   return {.layout = {problem_.n(), problem_.c(), problem_.spatial(), format_},
           .isa = batchnorm::active_isa(),
           .epsilon = epsilon,
-          .momentum = momentum,
+          .momentum = momentum_,
           .x = values(x_),
           .dy = values(dy_),
           .residual = values(residual_),
@@ -187,7 +224,7 @@ Buffers WorkloadOf<T>::buffers() {
           .dscale = dscale_.data(),
           .dbias = dbias_.data(),
           .epsilon = epsilon,
-          .momentum = momentum};
+          .momentum = momentum_};
 }
 
 template <class T>

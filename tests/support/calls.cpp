@@ -114,8 +114,8 @@ Worst y_errors(std::span<const T> y, const Expected& expected, const Extents& e,
       for (std::int64_t s = 0; s < e.s; ++s) {
         const std::size_t i = e.index(n, c, s);
         const Normalized& want = expected.y[i];
-        const Real at = sizeof(T) == 8 ? std::max(want.magnitude, std::abs(scale)) : want.magnitude;
-        worst.note(error(y[i], want.z), ulp_at<T>(at), allowed_y_error<T>(isa, want, scale, batch_statistics), i);
+        worst.note(error(y[i], want.z), ulp_at<T>(y_magnitude<T>(want, scale)),
+                   allowed_y_error<T>(isa, want, scale, batch_statistics), i);
       }
     }
   }

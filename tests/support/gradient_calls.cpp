@@ -35,7 +35,7 @@ template <class P>
 void note(Worst& worst, const std::vector<P>& got, const Sum& expected, std::int64_t c) {
   if (got.empty()) return;
   const auto at = static_cast<std::size_t>(c);
-  worst.note(error(got[at], expected.value), ulp_at<P>(sum_magnitude(expected)), allowed_sum_error<P>(expected), at);
+  worst.note(error(got[at], expected.value), ulp_at<P>(sum_magnitude<P>(expected)), allowed_sum_error<P>(expected), at);
 }
 
 // dx has a second tensor, g, beside dy and x: its difference from its mean, its factor and its fma round once more each;

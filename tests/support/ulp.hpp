@@ -81,15 +81,17 @@ Real allowed_variance_error(Real variance) {
   return ulp_at<P>(variance) * (sizeof(P) == 2 ? rounded_once_ulps : variance_ulps);
 }
 
-/// Bound of y's error: at M, for double at max(M, |scale|) and, where the statistics are the batch's, half the variance's
-/// error.
+/// Where the error of y is measured: at M, for double at max(M, |scale|).
+template <class T>
+Real y_magnitude(const Normalized& expected, Real scale) {
+  return sizeof(T) == 8 ? std::max(expected.magnitude, std::abs(scale)) : expected.magnitude;
+}
+
+/// Its bound: for double, where the statistics are the batch's, with half the variance's error.
 template <class T>
 Real allowed_y_error(batchnorm::Isa isa, const Normalized& expected, Real scale, bool batch_statistics) {
-  if constexpr (sizeof(T) == 8) {
-    return ulp_at<T>(std::max(expected.magnitude, std::abs(scale))) * y_ulps<T>(isa) +
-           (batch_statistics ? double_variance_error / 2 * expected.scaled : 0);
-  }
-  return ulp_at<T>(expected.magnitude) * y_ulps<T>(isa);
+  const Real of_variance = sizeof(T) == 8 && batch_statistics ? double_variance_error / 2 * expected.scaled : 0;
+  return ulp_at<T>(y_magnitude<T>(expected, scale)) * y_ulps<T>(isa) + of_variance;
 }
 
 // dx = fma(a, dy, fma(b, x - mean, c)): x - mean, a, b, c and both fma round once each, and a sum of three terms may lie in a
@@ -111,12 +113,15 @@ Real dx_ulps(batchnorm::Isa isa, bool is_training) {
 }
 
 /// Where the error of a sum over a channel is measured, and its bound.
-inline Real sum_magnitude(const Sum& sum) { return std::max(std::abs(sum.value), sum_share * sum.terms); }
+template <class P>
+Real sum_magnitude(const Sum& sum) {
+  return sizeof(P) == 8 ? sum.terms : std::max(std::abs(sum.value), sum_share * sum.terms);
+}
 
 template <class P>
 Real allowed_sum_error(const Sum& sum) {
   if constexpr (sizeof(P) == 8) return double_sum_error * sum.terms + ulp_at<P>(std::abs(sum.value));
-  return ulp_at<P>(sum_magnitude(sum)) * (sizeof(P) == 2 ? rounded_once_ulps : 1.0L);
+  return ulp_at<P>(sum_magnitude<P>(sum)) * (sizeof(P) == 2 ? rounded_once_ulps : 1.0L);
 }
 
 /// Where the error of an element of dx, ddy is measured: at its largest term; the one rounding to half or bfloat16 at the
