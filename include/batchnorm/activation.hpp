@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include <batchnorm/cpu/vec.hpp>
+#include <batchnorm/detail/numbers.hpp>
 #include <batchnorm/element.hpp>
 #include <batchnorm/tensor.hpp>
 
@@ -91,7 +92,7 @@ struct LeakyRelu {
   double least_slope() const noexcept { return slope; }
 
   /// Null, or why it cannot be trained through: a negative slope, or one that is NaN.
-  const char* problem() const noexcept { return slope >= 0 ? nullptr : "its slope must be at least 0"; }
+  const char* problem() const noexcept { return detail::is_from_0(slope) ? nullptr : "its slope must be at least 0"; }
 
   /// The same with the slope rounded to the computing type, float or double.
   template <class Scalar>

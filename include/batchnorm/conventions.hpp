@@ -50,7 +50,7 @@ namespace arguments {
 
 /// A weight of the new or of the old statistic, in [0, 1].
 inline double checked_weight(std::string_view call, std::string_view name, double value) {
-  if (value >= 0 && value <= 1) return value;
+  if (detail::is_from_0_to_1(value)) return value;
   batchnorm::detail::fail<ValueError>(std::string(call) + ": " + std::string(name) + " is " + to_string(value) +
                                       ", it must be in [0, 1]");
 }
@@ -170,7 +170,7 @@ struct CaffeAverage {
 /// @throws ValueError   also where the weight is negative or not finite
 inline Options from_caffe(const CaffeAverage& average = {}, float epsilon = 1e-5F, bool is_training = true) {
   arguments::checked_weight("batchnorm::from_caffe", "moving_average_fraction", average.fraction);
-  if (!(average.weight >= 0 && std::isfinite(average.weight))) {
+  if (!detail::is_finite_from_0(average.weight)) {
     detail::fail<ValueError>("batchnorm::from_caffe: weight is " + arguments::to_string(average.weight) +
                              ", it must be a finite number from 0");
   }
@@ -182,7 +182,7 @@ inline Options from_caffe(const CaffeAverage& average = {}, float epsilon = 1e-5
 /// @throws ValueError   the weight is negative or not finite
 template <std::floating_point P>
 std::vector<P> caffe_statistic(std::type_identity_t<std::span<const P>> blob, P weight) {
-  if (!(weight >= 0 && std::isfinite(weight))) {
+  if (!detail::is_finite_from_0(static_cast<double>(weight))) {
     detail::fail<ValueError>("batchnorm::caffe_statistic: weight is " + arguments::to_string(static_cast<double>(weight)) +
                              ", it must be a finite number from 0");
   }

@@ -12,6 +12,7 @@
 
 #include <batchnorm/activation.hpp>
 #include <batchnorm/cpu/problem.hpp>
+#include <batchnorm/detail/numbers.hpp>
 #include <batchnorm/options.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::arguments {
@@ -24,13 +25,13 @@ inline std::string to_string(double value) {
 }
 
 inline void check_epsilon(std::string_view call, double epsilon) {
-  if (epsilon > 0 && epsilon <= 1) return;
+  if (batchnorm::detail::is_from_0_to_1(epsilon) && batchnorm::detail::is_above_0(epsilon)) return;
   batchnorm::detail::fail<ValueError>(std::string(call) + ": epsilon is " + to_string(epsilon) + ", it must be in (0, 1]");
 }
 
 inline void check_options(std::string_view call, const Options& options) {
   check_epsilon(call, options.epsilon);
-  if (options.momentum >= 0 && options.momentum <= 1) return;
+  if (batchnorm::detail::is_from_0_to_1(options.momentum)) return;
   batchnorm::detail::fail<ValueError>(std::string(call) + ": momentum is " + to_string(options.momentum) +
                                       ", it must be in [0, 1]");
 }
