@@ -96,7 +96,8 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
 /// untouched. A constant channel gives exactly bias. NaN and Inf stay within their channel.
 /// Results do not depend on the number of threads, nor on the run; between instruction sets they differ by rounding.
 ///
-/// The operator is immutable: one object may be used by several threads at once.
+/// The operator is immutable: one object may be used by several threads at once. Its members are inlined, so that units with
+/// other flags (cpu/config.hpp) share the type and no code.
 ///
 /// @throws ShapeError   rank or an extent does not fit; the message names the argument, what was expected and what came
 /// @throws ValueError   an option out of range, null or misaligned data, arguments that overlap
@@ -108,19 +109,24 @@ class BatchNorm {
  public:
   /// Inference unless is_training is true; the options that have no place here have their defaults.
   /// @throws ValueError   epsilon not in (0, 1] or momentum not in [0, 1]
-  explicit BatchNorm(bool is_training = false, double epsilon = 1e-5, double momentum = 0.1)
+  BATCHNORM_INLINE explicit BatchNorm(bool is_training = false, double epsilon = 1e-5, double momentum = 0.1)
       : BatchNorm(Options{.is_training = is_training, .epsilon = epsilon, .momentum = momentum}) {}
 
   /// With all options.
   /// @throws ValueError   epsilon not in (0, 1] or momentum not in [0, 1]
-  explicit BatchNorm(const Options& options) : options_(options) { arguments::check_options("batchnorm::BatchNorm", options); }
+  BATCHNORM_INLINE explicit BatchNorm(const Options& options) : options_(options) {
+    arguments::check_options("batchnorm::BatchNorm", options);
+  }
+
+  BatchNorm(std::floating_point auto, auto...) = delete;  ///< epsilon is not the first argument
 
   const Options& options() const noexcept { return options_; }  ///< those it was made with
 
   /// All five outputs, owned.
   template <Epilogue<T> E = Identity>
-  Outputs<T, P> operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias, TensorView<P> mean,
-                           TensorView<P> variance, const E& epilogue = {}, const CallOptions& call = {}) const {
+  BATCHNORM_INLINE Outputs<T, P> operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias,
+                                            TensorView<P> mean, TensorView<P> variance, const E& epilogue = {},
+                                            const CallOptions& call = {}) const {
     const Shape channels{arguments::channels_of(x, F)};
     Outputs<T, P> out{Tensor<T>(x.shape()), Tensor<P>(channels), Tensor<P>(channels), Tensor<P>(channels), Tensor<P>(channels)};
     batch_norm<T, P>(F, options_, x, scale, bias, mean, variance,
@@ -131,16 +137,17 @@ class BatchNorm {
 
   /// All outputs that `out` names, into the caller's buffers.
   template <Epilogue<T> E = Identity>
-  void operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias, TensorView<P> mean,
-                  TensorView<P> variance, const OutputViews<T, P>& out, const E& epilogue = {},
-                  const CallOptions& call = {}) const {
+  BATCHNORM_INLINE void operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias,
+                                   TensorView<P> mean, TensorView<P> variance, const OutputViews<T, P>& out,
+                                   const E& epilogue = {}, const CallOptions& call = {}) const {
     batch_norm<T, P>(F, options_, x, scale, bias, mean, variance, out, epilogue, call);
   }
 
   /// The short call: only y.
   template <Epilogue<T> E = Identity>
-  Tensor<T> output_x(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias, TensorView<P> mean,
-                     TensorView<P> variance, const E& epilogue = {}, const CallOptions& call = {}) const {
+  BATCHNORM_INLINE Tensor<T> output_x(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias,
+                                      TensorView<P> mean, TensorView<P> variance, const E& epilogue = {},
+                                      const CallOptions& call = {}) const {
     arguments::channels_of(x, F);
     Tensor<T> y(x.shape());
     batch_norm<T, P>(F, options_, x, scale, bias, mean, variance, {.output_x = y}, epilogue, call);
@@ -150,8 +157,9 @@ class BatchNorm {
   /// The gradients of y by x, scale and bias, owned: batch_norm_backward() says how. dy and x as in the forward pass, mean and
   /// variance its reserve_space_1 and _2.
   template <GradientPath<T> G = Identity>
-  Gradients<T, P> backward(TensorView<const T> dy, TensorView<const T> x, TensorView<const P> scale, TensorView<const P> mean,
-                           TensorView<const P> variance, const G& through = {}, const CallOptions& call = {}) const {
+  BATCHNORM_INLINE Gradients<T, P> backward(TensorView<const T> dy, TensorView<const T> x, TensorView<const P> scale,
+                                            TensorView<const P> mean, TensorView<const P> variance, const G& through = {},
+                                            const CallOptions& call = {}) const {
     const Shape channels{arguments::channels_of(x, F, "batchnorm::BatchNorm::backward")};
     Gradients<T, P> out{Tensor<T>(x.shape()), Tensor<P>(channels), Tensor<P>(channels)};
     batch_norm_backward<T, P>(F, options_, dy, x, scale, mean, variance, {out.dx, out.dscale, out.dbias}, through, call);
@@ -160,18 +168,19 @@ class BatchNorm {
 
   /// All gradients that `out` names, into the caller's buffers.
   template <GradientPath<T> G = Identity>
-  void backward(TensorView<const T> dy, TensorView<const T> x, TensorView<const P> scale, TensorView<const P> mean,
-                TensorView<const P> variance, const GradientViews<T, P>& out, const G& through = {},
-                const CallOptions& call = {}) const {
+  BATCHNORM_INLINE void backward(TensorView<const T> dy, TensorView<const T> x, TensorView<const P> scale,
+                                 TensorView<const P> mean, TensorView<const P> variance, const GradientViews<T, P>& out,
+                                 const G& through = {}, const CallOptions& call = {}) const {
     batch_norm_backward<T, P>(F, options_, dy, x, scale, mean, variance, out, through, call);
   }
 
   /// The gradients of sum(ddx * dx) + sum(ddscale * dscale) + sum(ddbias * dbias) by x, dy and scale, owned:
   /// batch_norm_double_backward() says how.
-  DoubleGradients<T, P> double_backward(TensorView<const T> x, TensorView<const T> dy, TensorView<const P> scale,
-                                        TensorView<const P> mean, TensorView<const P> variance, TensorView<const T> ddx,
-                                        TensorView<const P> ddscale, TensorView<const P> ddbias,
-                                        const CallOptions& call = {}) const {
+  BATCHNORM_INLINE DoubleGradients<T, P> double_backward(TensorView<const T> x, TensorView<const T> dy,
+                                                         TensorView<const P> scale, TensorView<const P> mean,
+                                                         TensorView<const P> variance, TensorView<const T> ddx,
+                                                         TensorView<const P> ddscale, TensorView<const P> ddbias,
+                                                         const CallOptions& call = {}) const {
     const Shape channels{arguments::channels_of(x, F, "batchnorm::BatchNorm::double_backward")};
     DoubleGradients<T, P> out{Tensor<T>(x.shape()), Tensor<T>(x.shape()), Tensor<P>(channels)};
     double_backward(x, dy, scale, mean, variance, ddx, ddscale, ddbias, {out.dx, out.ddy, out.dscale}, call);
@@ -179,9 +188,10 @@ class BatchNorm {
   }
 
   /// All that `out` names, into the caller's buffers.
-  void double_backward(TensorView<const T> x, TensorView<const T> dy, TensorView<const P> scale, TensorView<const P> mean,
-                       TensorView<const P> variance, TensorView<const T> ddx, TensorView<const P> ddscale,
-                       TensorView<const P> ddbias, const DoubleGradientViews<T, P>& out, const CallOptions& call = {}) const {
+  BATCHNORM_INLINE void double_backward(TensorView<const T> x, TensorView<const T> dy, TensorView<const P> scale,
+                                        TensorView<const P> mean, TensorView<const P> variance, TensorView<const T> ddx,
+                                        TensorView<const P> ddscale, TensorView<const P> ddbias,
+                                        const DoubleGradientViews<T, P>& out, const CallOptions& call = {}) const {
     batch_norm_double_backward<T, P>(F, options_, x, dy, scale, mean, variance, ddx, ddscale, ddbias, out, call);
   }
 

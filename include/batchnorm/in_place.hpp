@@ -39,12 +39,13 @@ class InPlaceBatchNorm {
 
   /// Always in training, whatever options.is_training says; in inference BatchNorm may write y to x.
   /// @throws ValueError   an option out of range; an activation that cannot be undone (slope not above 0)
-  explicit InPlaceBatchNorm(const Options& options = {}, const A& activation = {}, double largest_ratio = usual_ratio)
+  BATCHNORM_INLINE explicit InPlaceBatchNorm(const Options& options = {}, const A& activation = {},
+                                             double largest_ratio = usual_ratio)
       : options_(options), activation_(activation), largest_ratio_(largest_ratio) {
     options_.is_training = true;
     arguments::check_options(name, options_);
-    if (!(activation.least_slope() > 0)) fail("the activation cannot be undone: its slope must be above 0");
-    if (!(largest_ratio > 0)) fail("largest_ratio must be above 0");
+    if (!detail::is_above_0(activation.least_slope())) fail("the activation cannot be undone: its slope must be above 0");
+    if (!detail::is_above_0(largest_ratio)) fail("largest_ratio must be above 0");
   }
 
   const Options& options() const noexcept { return options_; }  ///< those it was made with, in training
@@ -52,8 +53,9 @@ class InPlaceBatchNorm {
   /// y takes the place of x. mean and variance are the running statistics, absent or both updated; batch_mean and
   /// batch_variance receive those of the batch, each may be absent (backward needs the variance).
   /// @throws ShapeError, ValueError   as BatchNorm does, or a scale too small; then x is as it was
-  void forward(TensorView<T> x, TensorView<const P> scale, TensorView<const P> bias, TensorView<P> mean, TensorView<P> variance,
-               TensorView<P> batch_mean, TensorView<P> batch_variance, const CallOptions& call = {}) const {
+  BATCHNORM_INLINE void forward(TensorView<T> x, TensorView<const P> scale, TensorView<const P> bias, TensorView<P> mean,
+                                TensorView<P> variance, TensorView<P> batch_mean, TensorView<P> batch_variance,
+                                const CallOptions& call = {}) const {
     check_recoverable(x, scale, bias);
     batch_norm<T, P>(F, options_, x, scale, bias, mean, variance,
                      {.output_x = x, .batch_mean = batch_mean, .batch_variance = batch_variance}, activation_, call);
@@ -67,8 +69,9 @@ class InPlaceBatchNorm {
   ///
   /// dx may be dy itself.
   /// @throws ShapeError, ValueError   as above
-  void backward(TensorView<const T> dy, TensorView<const T> y, TensorView<const P> scale, TensorView<const P> bias,
-                TensorView<const P> variance, const GradientViews<T, P>& out, const CallOptions& call = {}) const {
+  BATCHNORM_INLINE void backward(TensorView<const T> dy, TensorView<const T> y, TensorView<const P> scale,
+                                 TensorView<const P> bias, TensorView<const P> variance, const GradientViews<T, P>& out,
+                                 const CallOptions& call = {}) const {
     constexpr std::string_view call_name = "batchnorm::InPlaceBatchNorm::backward";
     check_recoverable(y, scale, bias);
     arguments::Arguments arguments(call_name, y, F, arguments::Replaceable::no, arguments::gradient_replaces, "y");
@@ -95,8 +98,8 @@ class InPlaceBatchNorm {
     if (has_bias && bias.shape() != scale.shape()) return;
     const double least = std::ldexp(1.0, least_exponent) / std::fmin(1.0, activation_.least_slope());
     for (std::int64_t c = 0; c < scale.shape()[0]; ++c) {
-      const double s = std::abs(widened(scale.data()[c])), b = has_bias ? std::abs(widened(bias.data()[c])) : 0.0;
-      if (s >= least && s * largest_ratio_ >= b) continue;
+      const double s = std::abs(widened(scale.data()[c])), b = has_bias ? widened(bias.data()[c]) : 0.0;
+      if (s >= least && s * largest_ratio_ >= std::abs(b)) continue;
       fail("scale[" + std::to_string(c) + "] is " + arguments::to_string(widened(scale.data()[c])) + ", with bias " +
            arguments::to_string(b) + " x could not be recovered from y; |scale| must be at least |bias| / " +
            arguments::to_string(largest_ratio_) + " and " + arguments::to_string(least));

@@ -89,8 +89,8 @@ class SyncBatchNorm {
  public:
   /// The communicator stays the caller's, and must live as long as calls are made.
   /// @throws ValueError   epsilon not in (0, 1] or momentum not in [0, 1]
-  explicit SyncBatchNorm(MPI_Comm communicator, const Options& options = {.is_training = true},
-                         ParameterGradients parameters = ParameterGradients::of_batch)
+  BATCHNORM_INLINE explicit SyncBatchNorm(MPI_Comm communicator, const Options& options = {.is_training = true},
+                                          ParameterGradients parameters = ParameterGradients::of_batch)
       : communicator_(communicator), options_(options), parameters_(parameters) {
     arguments::check_options("batchnorm::mpi::SyncBatchNorm", options);
   }
@@ -101,18 +101,18 @@ class SyncBatchNorm {
   /// All outputs that `out` names: mpi::batch_norm().
   /// @throws ShapeError, ValueError, OtherRankError, MpiError   as mpi::batch_norm() does
   template <Epilogue<T> E = Identity>
-  void operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias, TensorView<P> mean,
-                  TensorView<P> variance, const OutputViews<T, P>& out, const E& epilogue = {},
-                  const CallOptions& call = {}) const {
+  BATCHNORM_INLINE void operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias,
+                                   TensorView<P> mean, TensorView<P> variance, const OutputViews<T, P>& out,
+                                   const E& epilogue = {}, const CallOptions& call = {}) const {
     mpi::batch_norm<T, P>(communicator_, F, options_, x, scale, bias, mean, variance, out, epilogue, call);
   }
 
   /// All gradients that `out` names: mpi::batch_norm_backward().
   /// @throws ShapeError, ValueError, OtherRankError, MpiError   as mpi::batch_norm() does
   template <GradientPath<T> G = Identity>
-  void backward(TensorView<const T> dy, TensorView<const T> x, TensorView<const P> scale, TensorView<const P> mean,
-                TensorView<const P> variance, const GradientViews<T, P>& out, const G& through = {},
-                const CallOptions& call = {}) const {
+  BATCHNORM_INLINE void backward(TensorView<const T> dy, TensorView<const T> x, TensorView<const P> scale,
+                                 TensorView<const P> mean, TensorView<const P> variance, const GradientViews<T, P>& out,
+                                 const G& through = {}, const CallOptions& call = {}) const {
     mpi::batch_norm_backward<T, P>(communicator_, F, options_, dy, x, scale, mean, variance, out, through, call, parameters_);
   }
 
