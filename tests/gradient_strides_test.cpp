@@ -263,6 +263,8 @@ TYPED_TEST(GradientStrides, MaskAndOutputOfASliceStopTheSameElements) {
         EXPECT_TRUE(same(run_in(call, slice, slice, slice, Place::beside, ThroughReluMask{bits}), want));
         EXPECT_TRUE(same(run_in(call, slice, slice, slice, Place::beside, by_output), want));
         EXPECT_TRUE(same(run_in(call, slice, slice, slice, Place::of_dy, ThroughReluMask{bits}), want));
+        // Where planes are single values, a dense x is walked as rows of channels, which those of y must then be, too.
+        if (sizes.s == 1 && slice.strides[1] != 1 && call.format == Format::NCHW) return;
         expect_kept(errors(stopped, run_in(call, whole, whole, whole, Place::beside, by_output), exact, isa));
       });
     }

@@ -154,7 +154,7 @@ TYPED_TEST(StridesOf, MaskOfPaddedPicturesIsThatOfDenseOnes) {
       const std::vector<T> x = scattered(call.x, shape, padded);
       const auto mask_of = [&](const TensorView<const T>& from) {
         std::vector<T> y(call.x.size());
-        std::vector<std::uint8_t> mask(batchnorm::mask_bytes(shape), 0xAA);
+        std::vector<std::uint8_t> mask(static_cast<std::size_t>(batchnorm::mask_bytes(shape)), 0xAA);
         auto mean = *call.mean, variance = *call.variance;
         batchnorm::batch_norm<T, P>(format, call.options, from, view(call.scale), view(call.bias), mean, variance,
                                     {.output_x = {y.data(), shape}, .mask = mask}, batchnorm::Relu{});

@@ -144,7 +144,9 @@ class PlaneSweep {
   using Work = Elementwise<T, Operation>;
 
   PlaneSweep(const Machine& machine, const Work& work, bool streams) noexcept
-      : machine_(machine), work_(work), streams_(streams) {}
+      : machine_(machine),
+        work_(work),
+        streams_(streams && !(work.geometry.is_of_rows() && work.geometry.s < least_streamed_row)) {}
 
   /// Channels of an image without gaps between them.
   static bool is_gapless(const Work& work) noexcept {
@@ -218,6 +220,9 @@ class PlaneSweep {
   }
 
  private:
+  /// Rows of pictures from this length on are streamed: of shorter ones the lines at both ends, stored in part, cost more.
+  static constexpr std::int64_t least_streamed_row = 1024;
+
   Machine machine_;
   Work work_;
   bool streams_;
