@@ -85,10 +85,6 @@ TEST(OpencvAdapter, WhatCannotBeViewedIsSaid) {
   cv::Mat floats(4, 5, CV_32FC3);
   EXPECT_EQ(message_of<batchnorm::ValueError>([&] { view_of<batchnorm::half>(floats); }),
             "batchnorm::view_of: the cv::Mat holds CV_32F, expected CV_16F; mat.convertTo(other, CV_16F) converts it");
-  std::vector<unsigned char> memory(1000);
-  cv::Mat odd(4, 5, CV_32F, memory.data(), 22);
-  EXPECT_EQ(message_of<batchnorm::ValueError>([&] { view_of<float>(odd); }),
-            "batchnorm::view_of: the cv::Mat has a step of 22 bytes, which is not a multiple of its element's 4");
   const int sizes[] = {1, 1, 1, 1, 1, 1, 1, 2};
   cv::Mat deep(8, sizes, CV_32FC2);
   EXPECT_EQ(message_of<batchnorm::ShapeError>([&] { view_of<float>(deep); }),

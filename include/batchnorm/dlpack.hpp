@@ -99,11 +99,11 @@ template <class T, DlpackTensor D>
 /// @throws ValueError   also: a version beyond 1, a tensor that may only be read for a T that is not const
 template <class T, DlpackManagedTensor D>
   requires Element<std::remove_const_t<T>> TensorView<T> view_of(const D& managed, DlpackDevice device = DlpackDevice::cpu) {
-    if constexpr (requires { managed.version.major; }) {
-      if (managed.version.major > 1) {
-        detail::fail<ValueError>("batchnorm::view_of: the managed tensor is of DLPack " +
-                                 std::to_string(managed.version.major) + "." + std::to_string(managed.version.minor) +
-                                 ", known are versions up to 1");
+    if constexpr (requires { managed.version; }) {
+      const auto& [number, revision] = managed.version;  // major and minor, which <sys/types.h> may have made macros
+      if (number > 1) {
+        detail::fail<ValueError>("batchnorm::view_of: the managed tensor is of DLPack " + std::to_string(number) + "." +
+                                 std::to_string(revision) + ", known are versions up to 1");
       }
     }
     if constexpr (requires { managed.flags; } && !std::is_const_v<T>) {

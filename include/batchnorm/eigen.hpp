@@ -28,14 +28,14 @@ concept EigenTensor = std::is_base_of_v<Eigen::TensorBase<M, Eigen::ReadOnlyAcce
 /// Whether M has memory of its own, which a view of a temporary would outlive.
 template <class M>
 inline constexpr bool owns_elements = false;
-template <class S, int Rows, int Columns, int Options, int MaxRows, int MaxColumns>
-inline constexpr bool owns_elements<Eigen::Matrix<S, Rows, Columns, Options, MaxRows, MaxColumns>> = true;
-template <class S, int Rows, int Columns, int Options, int MaxRows, int MaxColumns>
-inline constexpr bool owns_elements<Eigen::Array<S, Rows, Columns, Options, MaxRows, MaxColumns>> = true;
-template <class S, int Rank, int Options, class Index>
-inline constexpr bool owns_elements<Eigen::Tensor<S, Rank, Options, Index>> = true;
-template <class S, class Dimensions, int Options, class Index>
-inline constexpr bool owns_elements<Eigen::TensorFixedSize<S, Dimensions, Options, Index>> = true;
+template <class Scalar, int Rows, int Columns, int Options, int MaxRows, int MaxColumns>
+inline constexpr bool owns_elements<Eigen::Matrix<Scalar, Rows, Columns, Options, MaxRows, MaxColumns>> = true;
+template <class Scalar, int Rows, int Columns, int Options, int MaxRows, int MaxColumns>
+inline constexpr bool owns_elements<Eigen::Array<Scalar, Rows, Columns, Options, MaxRows, MaxColumns>> = true;
+template <class Scalar, int Rank, int Options, class Index>
+inline constexpr bool owns_elements<Eigen::Tensor<Scalar, Rank, Options, Index>> = true;
+template <class Scalar, class Dimensions, int Options, class Index>
+inline constexpr bool owns_elements<Eigen::TensorFixedSize<Scalar, Dimensions, Options, Index>> = true;
 
 /// As a parameter type M&& binds to a variable, or to a temporary that only points to elements.
 template <class M>

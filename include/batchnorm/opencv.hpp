@@ -28,10 +28,10 @@ inline std::string cv_depth_name(int depth) {
 template <class T>
 TensorView<T> view_of_mat(const cv::Mat& mat) {
   using Scalar = std::remove_const_t<T>;
-  const auto fail = [](const std::string& what) { detail::fail<ValueError>("batchnorm::view_of: the cv::Mat " + what); };
   if (mat.depth() != cv_depth<Scalar>) {
     const std::string wanted = cv_depth_name(cv_depth<Scalar>);
-    fail("holds " + cv_depth_name(mat.depth()) + ", expected " + wanted + "; mat.convertTo(other, " + wanted + ") converts it");
+    detail::fail<ValueError>("batchnorm::view_of: the cv::Mat holds " + cv_depth_name(mat.depth()) + ", expected " + wanted +
+                             "; mat.convertTo(other, " + wanted + ") converts it");
   }
   std::array<std::int64_t, Shape::max_rank> extents{1};
   Strides strides{};
@@ -42,13 +42,8 @@ TensorView<T> view_of_mat(const cv::Mat& mat) {
                              " dimensions, expected up to " + std::to_string(Shape::max_rank - 1));
   }
   for (int axis = 0; axis < mat.dims; ++axis, ++rank) {
-    const std::size_t step = mat.step[axis];
-    if (step % sizeof(T) != 0) {
-      fail("has a step of " + std::to_string(step) + " bytes, which is not a multiple of its element's " +
-           std::to_string(sizeof(T)));
-    }
     extents[rank] = mat.size[axis];
-    strides[rank] = static_cast<std::int64_t>(step / sizeof(T));
+    strides[rank] = static_cast<std::int64_t>(mat.step[axis] / sizeof(T));  // OpenCV refuses steps that are no multiple
   }
   for (; mat.dims < 2 && rank < 3; ++rank) extents[rank] = 0;  // cv::Mat(), which has no dimensions
   if (has_channel_axis) {
@@ -72,12 +67,17 @@ concept MatElement = Element<std::remove_const_t<T>> && !std::same_as<std::remov
 ///   4 dimensions, 1 channel              [d0, d1, d2, d3], as it is: a blob of cv::dnn is Format::NCHW
 ///
 /// T: float for CV_32F, half for CV_16F, double for CV_64F; const T for a Mat that is const. The view does not keep the Mat
-/// alive. @throws ValueError   another depth, a step that is not a multiple of the element
+/// alive.
+/// @throws ValueError   another depth
+/// @throws ShapeError   more dimensions than a Shape has
 template <MatElement T>
 TensorView<T> view_of(cv::Mat& mat) {
   return detail::view_of_mat<T>(mat);
 }
+
+/// The same of a Mat that is const, to be read.
 template <MatElement T>
-  requires std::is_const_v<T> TensorView<T> view_of(const cv::Mat& mat) { return detail::view_of_mat<T>(mat); }
+  requires(std::is_const_v<T>)
+TensorView<T> view_of(const cv::Mat& mat) { return detail::view_of_mat<T>(mat); }
 
 }  // namespace batchnorm
