@@ -49,6 +49,7 @@ endif()
 if(BATCHNORM_INSTALL)
   # A package of its own, where libraries lie; batchnorm's finds it for those who ask for the component cuda.
   set(cuda_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/batchnorm_cuda)
+  set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME cuda)
   install(TARGETS batchnorm_cuda EXPORT batchnorm_cudaTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
   install(EXPORT batchnorm_cudaTargets NAMESPACE batchnorm:: DESTINATION ${cuda_package_dir})
   # Read only for those who ask for the component nccl.

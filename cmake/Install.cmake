@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-# Installs the headers and the CMake package. Nothing in it depends on the architecture or on where the prefix stands.
+# Installs the headers, the CMake package and pkg-config's file: the component dev. Nothing in it depends on the architecture or
+# on where the prefix stands.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
+set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME dev)
 set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/batchnorm)
 
 # INCLUDES serves CMake 3.21 and 3.22, which know no file sets.
@@ -15,14 +17,13 @@ install(
 install(FILES include/batchnorm/cuda/batch_norm.cu DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/batchnorm/cuda)
 install(EXPORT batchnormTargets NAMESPACE batchnorm:: DESTINATION ${package_dir})
 # Files of their own: the package reads them only for those who ask for these components.
-foreach(part Checkpoint Mpi)
-  string(TOLOWER ${part} name)
+foreach(part checkpoint eigen mpi opencv)
   install(
-    TARGETS batchnorm_${name}
-    EXPORT batchnorm${part}Targets
+    TARGETS batchnorm_${part}
+    EXPORT batchnorm_${part}Targets
     FILE_SET HEADERS
     INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-  install(EXPORT batchnorm${part}Targets NAMESPACE batchnorm:: DESTINATION ${package_dir})
+  install(EXPORT batchnorm_${part}Targets NAMESPACE batchnorm:: DESTINATION ${package_dir})
 endforeach()
 
 configure_package_config_file(
@@ -37,3 +38,9 @@ write_basic_package_version_file(
 install(
   FILES ${CMAKE_CURRENT_BINARY_DIR}/batchnormConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/batchnormConfigVersion.cmake
   DESTINATION ${package_dir})
+
+# From where the file lies to the headers, so that it may be moved with them.
+file(RELATIVE_PATH pkgconfig_to_include /prefix/${CMAKE_INSTALL_DATADIR}/pkgconfig /prefix/${CMAKE_INSTALL_INCLUDEDIR})
+configure_file(${CMAKE_CURRENT_LIST_DIR}/batchnorm.pc.in ${CMAKE_CURRENT_BINARY_DIR}/batchnorm.pc @ONLY)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/batchnorm.pc DESTINATION ${CMAKE_INSTALL_DATADIR}/pkgconfig)
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

@@ -14,7 +14,8 @@ it installs those that are missing, otherwise it says which.
   --compilers           with GCC and with Clang instead of the default compiler (half an hour more)
   --headers             compiles each header alone
   --sanitizers          also under the address and undefined-behaviour sanitizers, the thread tests under the thread sanitizer
-  --consumers           also builds a program against the installed package, a moved one, a subdirectory and plain headers
+  --consumers           also builds programs in the ways in which others come to the library: installed, moved, from packages, by
+                        pkg-config, with other flags (tests/consumers/run.sh lists and runs some of them)
   --examples            also runs the examples
   --cuda                also compiles batchnorm::cuda where there is nvcc and checks its code, and seeds bugs into its kernels
                         that the tests must find (minutes); no device is needed
@@ -46,10 +47,13 @@ for option; do
   esac
 done
 
-packages=(cmake ninja-build g++ libeigen3-dev libgtest-dev libbenchmark-dev libcli11-dev zlib1g-dev libpng-dev libonnx-testdata
+packages=(cmake ninja-build g++ libeigen3-dev libgtest-dev libbenchmark-dev libcli11-dev zlib1g-dev libpng-dev libonnx-testdata libopencv-core-dev libdlpack-dev
           doxygen)
 if $compilers || $sanitizers || $consumers; then
   packages+=(clang libclang-rt-14-dev)
+fi
+if $consumers; then
+  packages+=(pkg-config)
 fi
 if $mpi; then
   packages+=(libopenmpi-dev openmpi-bin)

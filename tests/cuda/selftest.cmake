@@ -20,6 +20,6 @@ if(TARGET batchnorm_cuda)
   if(BATCHNORM_INSTALL)
     # The runtime library is found where it was linked.
     set_target_properties(batchnorm_cuda_selftest PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)
-    install(TARGETS batchnorm_cuda_selftest RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+    install(TARGETS batchnorm_cuda_selftest RUNTIME DESTINATION ${CMAKE_INSTALL_LIBDIR}/batchnorm COMPONENT cuda_selftest)
   endif()
 endif()
