@@ -8,4 +8,8 @@ s,^(inline namespace BATCHNORM_KERNELS \{|\}  // namespace BATCHNORM_KERNELS)$,,
 s,^( *///)(   +[^ *]),\1  \2,
 
 # Links to what is no page.
-s,\[([^]]*)\]\(((\.\./)?(examples|include)/[^)]*|LICENSE|performance)\),\1,g
+s,\[([^]]*)\]\(((\.\./)?(examples|include|cmake)/[^)]*|LICENSE|performance|decisions)\),\1,g
+
+# Doxygen gives headings other anchors than others do, and takes a quote in `code` for its end.
+s,\[([^]]*)\]\(#[^)]*\),\1,g
+/^### /s,`,``,g
