@@ -229,4 +229,21 @@ TEST(Errors, StridesThatNoLayoutServes) {
       });
 }
 
+// Found by the undefined-behaviour sanitizer: distances in bytes overflowed, and one such output was accepted.
+TEST(Errors, StridesBeyondAnyMemory) {
+  for (const std::int64_t stride : {INT64_MAX, INT64_MIN, INT64_MAX / 4, -(INT64_MAX / 8)}) {
+    for (const int axis : {0, 1, 2, 3}) {
+      batchnorm::Strides strides = batchnorm::dense_strides(x_shape);
+      strides[static_cast<std::size_t>(axis)] = stride;
+      std::string text = "[";
+      for (int i = 0; i < 4; ++i) text += (i == 0 ? "" : ", ") + std::to_string(strides[static_cast<std::size_t>(i)]);
+      const std::string message = " has strides " + text + "], which reach beyond any memory" + about_x;
+      expect_error<ValueError>("x" + message, [&](Arguments& a) { a.x = {a.x.data(), x_shape, strides}; });
+      expect_error<ValueError>("output_x" + message, [&](Arguments& a) {
+        a.out.output_x = {a.out.output_x.data(), x_shape, strides};
+      });
+    }
+  }
+}
+
 }  // namespace

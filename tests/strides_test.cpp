@@ -168,6 +168,40 @@ TYPED_TEST(StridesOf, MaskOfPaddedPicturesIsThatOfDenseOnes) {
   }
 }
 
+// Found by a review: planes that hold all images of a channel were masked image by image where rows had gaps.
+TYPED_TEST(StridesOf, MaskOfPlanesUnderTheNameOfNhwcIsTheSameWithGaps) {
+  using T = typename TypeParam::T;
+  using P = typename TypeParam::P;
+  const std::int64_t n = 2, h = 3, w = 5, c = 3;
+  const auto call = ordinary_call<T, P>({n, h, w, c}, Format::NHWC, false);
+  const Layout planes{{h * w, w, 1, n * h * w}, 0, c * n * h * w};
+  const Layout padded{{h * (w + 2), w + 2, 1, n * h * (w + 2)}, 0, c * n * h * (w + 2)};
+  const std::vector<T> x = scattered(call.x, call.shape, planes);
+  const auto mask_of = [&](const Layout& layout) {
+    std::vector<T> y(static_cast<std::size_t>(layout.size));
+    std::vector<std::uint8_t> mask(static_cast<std::size_t>(batchnorm::mask_bytes(call.shape)));
+    auto mean = *call.mean, variance = *call.variance;
+    batchnorm::batch_norm<T, P>(call.format, call.options, {x.data(), call.shape, planes.strides}, view(call.scale),
+                                view(call.bias), mean, variance,
+                                {.output_x = {y.data(), call.shape, layout.strides}, .mask = mask}, batchnorm::Relu{});
+    return mask;
+  };
+  for_each_isa([&](Isa) { EXPECT_EQ(mask_of(planes), mask_of(padded)); });
+}
+
+// Values along the last spatial axis next to each other are enough, whatever the extents of the others are.
+TYPED_TEST(StridesOf, PlanesUnderTheNameOfNhwcMayHaveOneRow) {
+  using T = typename TypeParam::T;
+  using P = typename TypeParam::P;
+  for (const auto& [shape, strides] : {std::pair(Shape{2, 1, 5, 3}, Strides{15, 5, 1, 5}),
+                                       {Shape{2, 5, 3}, {15, 1, 5}},
+                                       {Shape{2, 2, 5, 3}, {30, 5, 1, 10}}}) {
+    const auto call = ordinary_call<T, P>(shape, Format::NHWC, true);
+    const Layout planes{strides, 0, batchnorm::element_count(shape)};
+    for_each_isa([&](Isa isa) { expect_kept(errors(call, run_in(call, planes, planes), expected(call), isa)); });
+  }
+}
+
 // x and y in one buffer: two parts of it.
 template <class T, class P>
 void run_in_one(const Call<T, P>& call, std::vector<T>& buffer, const Strides& strides, std::int64_t x, std::int64_t y) {

@@ -53,7 +53,8 @@ Geometry geometry_of_shape(std::string_view call, Format format, const Shape& sh
 template <class T>
 T* dense(const arguments::Arguments& arguments, std::string_view name, const batchnorm::cpu::Operand<T>& operand) {
   const batchnorm::cpu::Geometry& g = arguments.geometry();
-  const bool is_dense = (g.n == 1 || operand.pitch.outer == g.c * g.s) && (g.c == 1 || operand.pitch.channel == g.s);
+  const bool is_dense =
+      !g.is_of_rows() && (g.n == 1 || operand.pitch.outer == g.c * g.s) && (g.c == 1 || operand.pitch.channel == g.s);
   if (operand.data != nullptr && !is_dense) {
     arguments.fail<ValueError>(std::string(name) + " has gaps or another order; on a CUDA device tensors must be dense");
   }

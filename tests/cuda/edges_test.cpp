@@ -187,6 +187,16 @@ TEST(DeviceCall, SaysWhatIsWrong) {
               run({wide.data(), shape, {24, 8, 1}}, workspace);
             }),
             "batchnorm::cuda::BatchNorm: x has gaps or another order; on a CUDA device tensors must be dense");
+  // Channels last: rows with gaps behind them, and images apart. Once they were taken for dense.
+  for (const batchnorm::Strides& strides : {batchnorm::Strides{78, 26, 4, 1}, batchnorm::Strides{100, 20, 4, 1}}) {
+    const DeviceBuffer<float> many(400);
+    EXPECT_EQ(message_of<ValueError>([&] {
+                batchnorm::cuda::batch_norm<float>(Format::NHWC, {.is_training = true},
+                                                   {many.data(), Shape{2, 3, 5, 4}, strides}, {}, {}, {}, {},
+                                                   {{many.data() + 200, Shape{2, 3, 5, 4}}}, Identity{}, workspace, nullptr);
+              }),
+              "batchnorm::cuda::BatchNorm: x has gaps or another order; on a CUDA device tensors must be dense");
+  }
   const batchnorm::cuda::Workspace enough = workspace;
   EXPECT_EQ(message_of<ValueError>([&] {
               run({x.data(), shape}, {enough.data, enough.bytes - 1});

@@ -174,13 +174,15 @@ inline std::optional<Pitch> pitch_in(const Geometry& g, const Shape& shape, cons
 inline std::optional<Geometry> geometry_of_rows(const Shape& shape, Format format, bool channels_last) noexcept {
   const int channel = channel_axis(shape, format);
   const detail::ImageAxes images(shape, {}, channel, channels_last);
-  const bool is_batch = shape[0] != 1;
-  if (images.count < 1 || (is_batch && images.count < 2)) return std::nullopt;
+  // Where the channels are outermost in memory and last in the shape, all images of a channel make one plane.
+  const bool is_one_plane = !channels_last && channel == shape.rank() - 1;
+  const std::int64_t planes = is_one_plane ? 1 : shape[0];
+  if (images.count < (planes == 1 ? 1U : 2U)) return std::nullopt;
   std::int64_t n = 1;
   for (std::size_t i = 0; i < images.count; ++i) n *= images.of[i].extent;
   if (channels_last) return Geometry{true, n, shape[channel], 1, images.of[0].extent};
   const std::int64_t s = shape[detail::ImageAxes::last_spatial_axis(shape, channel)];
-  return Geometry{false, n, shape[channel], s, images.of[0].extent, n / shape[0]};
+  return Geometry{false, n, shape[channel], s, images.of[0].extent, n / planes};
 }
 
 /// The geometry of a non-empty tensor: the layout that its strides allow, of whole images where they allow that; channels last

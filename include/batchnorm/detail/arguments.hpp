@@ -81,7 +81,7 @@ class Arguments {
   /// be called before the first of `tensor`, `mask`, `x` and `geometry`.
   template <class T>
   void fit(const TensorView<T>& view) {
-    if (!view.present() || empty() || view.shape() != shape_) return;
+    if (!view.present() || empty() || view.shape() != shape_ || reaches_beyond_memory(view)) return;
     if (cpu::pitch_in(geometry_, shape_, view.strides(), format_)) return;
     const auto of_rows = cpu::geometry_of_rows(shape_, format_, geometry_.channels_last);
     if (!of_rows || !cpu::pitch_in(*of_rows, shape_, view.strides(), format_)) return;
@@ -253,6 +253,7 @@ class Arguments {
     }
   }
 
+  /// Data that is there and aligned, and strides within what memory can hold, so that arithmetic with them is safe.
   template <class T>
   void check_data(std::string_view name, const TensorView<T>& view) const {
     if (view.data() == nullptr) {
@@ -263,21 +264,45 @@ class Arguments {
       fail<ValueError>(std::string(name) + " is misaligned: its address is not a multiple of " + std::to_string(alignof(T)) +
                        ", the alignment of " + std::string(element_name<std::remove_const_t<T>>()));
     }
+    if (reaches_beyond_memory(view)) {
+      fail<ValueError>(std::string(name) + " has strides " + text_of(view.strides(), view.shape().rank()) +
+                       ", which reach beyond any memory" + about_x());
+    }
+  }
+
+  /// Whether the elements of a tensor lie so far apart that arithmetic with their distances, in bytes, might overflow.
+  template <class T>
+  static bool reaches_beyond_memory(const TensorView<T>& view) noexcept {
+    std::uint64_t reach = 0;
+    bool overflows = false;
+    for (int axis = 0; axis < view.shape().rank(); ++axis) {
+      if (view.shape()[axis] == 1) continue;
+      const std::int64_t stride = view.strides()[static_cast<std::size_t>(axis)];
+      std::uint64_t length = stride < 0 ? 0 - static_cast<std::uint64_t>(stride) : static_cast<std::uint64_t>(stride);
+      overflows = __builtin_mul_overflow(length, static_cast<std::uint64_t>(view.shape()[axis]), &length) || overflows;
+      overflows = __builtin_mul_overflow(length, sizeof(T), &length) || overflows;
+      overflows = __builtin_add_overflow(reach, length, &reach) || overflows;
+    }
+    return overflows || reach > std::uint64_t{1} << 61;
+  }
+
+  static std::string text_of(const Strides& strides, int rank) {
+    std::string text = "[";
+    for (int axis = 0; axis < rank; ++axis) {
+      text.append(axis == 0 ? "" : ", ").append(std::to_string(strides[static_cast<std::size_t>(axis)]));
+    }
+    return text + "]";
   }
 
   [[noreturn]] void refuse_strides(std::string_view name, const Strides& strides) const {
-    std::string text = "[";
-    for (int axis = 0; axis < shape_.rank(); ++axis) {
-      text.append(axis == 0 ? "" : ", ").append(std::to_string(strides[static_cast<std::size_t>(axis)]));
-    }
     if (name == name_of_x_) {
-      fail<ValueError>(std::string(name) + " has strides " + text +
-                       "]; supported are tensors where the channels of a position, or the values along the last spatial axis, "
+      fail<ValueError>(std::string(name) + " has strides " + text_of(strides, shape_.rank()) +
+                       "; supported are tensors where the channels of a position, or the values along the last spatial axis, "
                        "lie next to each other" +
                        (is_column_major(strides) ? "; this one is column major" : "") + about_x());
     }
-    fail<ValueError>(std::string(name) + " has strides " + text + "], which is another memory layout than that of " +
-                     std::string(name_of_x_) + " (" +
+    fail<ValueError>(std::string(name) + " has strides " + text_of(strides, shape_.rank()) +
+                     ", which is another memory layout than that of " + std::string(name_of_x_) + " (" +
                      (geometry_.channels_last ? "the channels of a position" : "the values along the last spatial axis") +
                      " next to each other)" + about_x());
   }
