@@ -5,6 +5,8 @@
 #include <dlpack/dlpack.h>
 #endif
 
+#include <cstring>
+
 #include <batchnorm/dlpack.hpp>
 
 #include "support/adapters.hpp"
@@ -141,9 +143,7 @@ TYPED_TEST(DlpackAdapter, DataTypesAreChecked) {
 
 TYPED_TEST(DlpackAdapter, DevicesAreChecked) {
   Shaped<TypeParam> of;
-  const auto put_on = [&](int type) {
-    of.tensor.device.device_type = static_cast<decltype(of.tensor.device.device_type)>(type);
-  };
+  const auto put_on = [&](int type) { std::memcpy(&of.tensor.device.device_type, &type, sizeof(type)); };
   for (const int host : {1, 3, 11, 13}) {
     put_on(host);
     EXPECT_EQ(view_of<float>(of.tensor).data(), of.data.data());

@@ -26,6 +26,7 @@ static_assert(Viewable<Eigen::MatrixXf&> && Viewable<const Eigen::MatrixXd&> && 
 static_assert(!Viewable<Eigen::MatrixXf> && !Viewable<const Eigen::ArrayXXf> && !Viewable<RowTensor> &&
               !Viewable<Eigen::MatrixXi&>);
 static_assert(Viewable<Eigen::Map<Eigen::MatrixXf>> && Viewable<Eigen::Block<Eigen::MatrixXf>>);
+static_assert(Viewable<Eigen::Ref<Eigen::MatrixXf>> && !Viewable<Eigen::Ref<const Eigen::MatrixXf>>);  // that of a + b
 static_assert(!Viewable<decltype(std::declval<Eigen::MatrixXf&>() + std::declval<Eigen::MatrixXf&>())>);
 static_assert(!Viewable<decltype(std::declval<RowTensor&>() + std::declval<RowTensor&>())>);
 

@@ -55,6 +55,14 @@ TEST(OpencvAdapter, RegionOfAPictureIsNormalisedInPlaceAndNothingElseIs) {
   EXPECT_EQ(cv::norm(picture, before), 0.0) << "something outside of the region was written";
 }
 
+TEST(OpencvAdapter, TemporariesAreViewedWhereTheirElementsStay) {
+  cv::Mat picture = random_picture(8, 8, CV_32FC3);
+  const cv::Rect rectangle(1, 2, 5, 4);
+  EXPECT_EQ(view_of<float>(picture(rectangle)).data(), picture.ptr<float>(2) + 3);
+  EXPECT_EQ(message_of<batchnorm::ValueError>([&] { view_of<const float>(picture.clone()); }),
+            "batchnorm::view_of: the cv::Mat is a temporary that alone holds its elements; give it a name");
+}
+
 TEST(OpencvAdapter, StacksAndBlobs) {
   const int stack_sizes[] = {4, 6, 9}, blob_sizes[] = {2, 3, 5, 7};
   cv::Mat stack(3, stack_sizes, CV_32FC3), blob(4, blob_sizes, CV_32F);

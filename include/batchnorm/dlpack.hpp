@@ -4,6 +4,7 @@
 // Tensors of other frameworks by DLPack, 0.6 to 1.x: templates over the DLTensor that the program has included.
 
 #include <concepts>
+#include <cstring>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -75,7 +76,10 @@ template <class T, DlpackTensor D>
       fail("holds " + detail::dlpack_type_name(code, bits, lanes) + ", expected " +
            detail::dlpack_type_name(type.code, type.bits, 1));
     }
-    const int device_type = static_cast<int>(tensor.device.device_type);
+    // As bytes: what a newer producer writes may be no value of the enumeration that an older header has.
+    std::int32_t device_type = 0;
+    static_assert(sizeof(tensor.device.device_type) == sizeof(device_type));
+    std::memcpy(&device_type, &tensor.device.device_type, sizeof(device_type));
     if (!detail::dlpack_device_fits(device_type, device)) {
       fail("is in the memory of device type " + std::to_string(device_type) + ", expected " +
            (device == DlpackDevice::cpu ? "1 (CPU) or host memory that is pinned or managed (3, 11, 13)"

@@ -32,6 +32,8 @@ template <class Scalar, int Rows, int Columns, int Options, int MaxRows, int Max
 inline constexpr bool owns_elements<Eigen::Matrix<Scalar, Rows, Columns, Options, MaxRows, MaxColumns>> = true;
 template <class Scalar, int Rows, int Columns, int Options, int MaxRows, int MaxColumns>
 inline constexpr bool owns_elements<Eigen::Array<Scalar, Rows, Columns, Options, MaxRows, MaxColumns>> = true;
+template <class Matrix, int Options, class Stride>
+inline constexpr bool owns_elements<Eigen::Ref<const Matrix, Options, Stride>> = true;  // the value of an expression
 template <class Scalar, int Rank, int Options, class Index>
 inline constexpr bool owns_elements<Eigen::Tensor<Scalar, Rank, Options, Index>> = true;
 template <class Scalar, class Dimensions, int Options, class Index>

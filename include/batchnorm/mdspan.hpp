@@ -21,7 +21,7 @@ concept MdspanLike = requires(const M& m, typename M::rank_type axis) {
   { m.data_handle() } -> std::convertible_to<typename M::element_type*>;
 }
 &&Element<std::remove_const_t<typename M::element_type>>&& std::same_as<typename M::reference, typename M::element_type&> &&
-    (M::rank() <= static_cast<std::size_t>(Shape::max_rank));
+    (M::rank() > 0 && M::rank() <= static_cast<std::size_t>(Shape::max_rank));
 
 /// The same elements with the same indices, in place: extents and strides are those of the mdspan, so that layout_left is not
 /// transposed but read, or refused, as it lies in memory. TensorView<const T> for an mdspan of const T.

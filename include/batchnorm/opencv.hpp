@@ -45,7 +45,7 @@ TensorView<T> view_of_mat(const cv::Mat& mat) {
     extents[rank] = mat.size[axis];
     strides[rank] = static_cast<std::int64_t>(mat.step[axis] / sizeof(T));  // OpenCV refuses steps that are no multiple
   }
-  for (; mat.dims < 2 && rank < 3; ++rank) extents[rank] = 0;  // cv::Mat(), which has no dimensions
+  for (; mat.dims == 0 && rank < 3; ++rank) extents[rank] = 0;  // cv::Mat()
   if (has_channel_axis) {
     extents[rank] = mat.channels();
     strides[rank++] = 1;
@@ -79,5 +79,15 @@ TensorView<T> view_of(cv::Mat& mat) {
 template <MatElement T>
   requires(std::is_const_v<T>)
 TensorView<T> view_of(const cv::Mat& mat) { return detail::view_of_mat<T>(mat); }
+
+/// The same of a temporary that shares its elements, such as a region: view_of<float>(picture(rectangle)).
+/// @throws ValueError   also where it alone holds its elements, as of picture.clone(): they would be gone
+template <MatElement T>
+TensorView<T> view_of(cv::Mat&& mat) {
+  if (mat.u != nullptr && mat.u->refcount <= 1) {
+    detail::fail<ValueError>("batchnorm::view_of: the cv::Mat is a temporary that alone holds its elements; give it a name");
+  }
+  return detail::view_of_mat<T>(mat);
+}
 
 }  // namespace batchnorm
