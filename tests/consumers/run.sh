@@ -210,4 +210,4 @@ for reason in "${skipped[@]}"; do
   echo "   skipped: $reason"
 done
 echo "   $((total - failed)) of $total scenarios passed"
-((failed == 0))
+((failed == 0 && total > 0))
