@@ -91,7 +91,7 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
 ///                   there they may be absent, both together.
 ///
 /// y may be x itself, a residual may be y itself; nothing else may overlap. Statistics are carried in double. Reads x once
-/// (twice where a channel does not fit the cache), writes y once.
+/// (twice where a channel does not fit the cache, and channels last), writes y once.
 /// m == 1 value per channel: y == bias, running variance finite. Empty batch: outputs empty or zero, running statistics
 /// untouched. A constant channel gives exactly bias. NaN and Inf stay within their channel.
 /// Results do not depend on the number of threads, nor on the run; between instruction sets they differ by rounding.
@@ -100,7 +100,8 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
 /// other flags (cpu/config.hpp) share the type and no code.
 ///
 /// @throws ShapeError   rank or an extent does not fit; the message names the argument, what was expected and what came
-/// @throws ValueError   an option out of range, null or misaligned data, arguments that overlap
+/// @throws ValueError   an option out of range, null or misaligned data, arguments that overlap; BATCHNORM_ISA or
+///                      BATCHNORM_NUM_THREADS cannot be used
 /// @throws std::bad_alloc
 ///
 /// On every exception all outputs and running statistics are as they were.

@@ -4,7 +4,7 @@
 /// @file
 /// The instruction sets that kernels exist for, and the choice of one.
 ///
-/// BATCHNORM_WITHOUT_AVX512, defined before the library is included, leaves the kernels of x86-64-v4 out: a third less to
+/// BATCHNORM_WITHOUT_AVX512, defined before the library is included, leaves the kernels of x86-64-v4 out: a sixth less to
 /// compile where no processor will run them. It has no effect where the compiler's flags demand AVX-512.
 
 #include <algorithm>

@@ -55,8 +55,8 @@ inline namespace BATCHNORM_KERNELS {
 ///
 /// Reads x once (double: twice, the second time from cache). float, half and bfloat16 are summed in double, in blocks of at
 /// most 8192 values about the block's first value; double in two passes over blocks of 1024. Blocks are merged by Chan, Golub
-/// and LeVeque's formula in an order that depends on the shape alone: the result is bitwise the same for any number of threads.
-/// An empty batch gives count 0 and zeros.
+/// and LeVeque's formula in blocks and an order that depend on shape, strides and type alone: the result is bitwise the same
+/// for any number of threads. An empty batch gives count 0 and zeros.
 /// @throws ShapeError, ValueError   as BatchNorm does for x
 template <Element T>
 Moments moments(TensorView<const T> x, Format format, const CallOptions& call = {});

@@ -33,7 +33,7 @@ inline Strides dense_strides(const Shape& shape) noexcept {
 }
 
 /// A tensor somebody else owns: pointer, shape, strides. Dense unless strides are given. Default-constructed (or nullptr) it
-/// stands for an argument that is absent.
+/// stands for an argument that is absent. Of a temporary, a view is good only within the call that it is an argument of.
 ///
 /// Strides serve slices of a larger tensor: they are read and written in place, whatever lies between their elements, as long
 /// as either the channels of a position, or the values along the last spatial axis, lie next to each other.

@@ -25,7 +25,7 @@
 #define BATCHNORM_FLAG_MATH exact
 #endif
 
-// Defined before the library is included, BATCHNORM_WITHOUT_AVX512 leaves the kernels of x86-64-v4 out: a third less to compile
+// Defined before the library is included, BATCHNORM_WITHOUT_AVX512 leaves the kernels of x86-64-v4 out: a sixth less to compile
 // where no processor will run them. Without effect where the compiler's flags demand AVX-512.
 #if defined(BATCHNORM_WITHOUT_AVX512) && !defined(__AVX512F__)
 #define BATCHNORM_HAS_V4 0
