@@ -1,26 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Half of a program whose units are compiled for different processors; mixed_second.cpp is the other.
 #include <cstdio>
-#include <vector>
 
-#include <batchnorm/batchnorm.hpp>
+#include "normalized.hpp"
 
 batchnorm::Isa floor_of_second();
 std::vector<float> normalized_by_second(const std::vector<float>& x);
-
-namespace {
-
-std::vector<float> normalized(const std::vector<float>& x) {
-  using namespace batchnorm;
-  std::vector<float> y(x.size());
-  const Shape shape{2, 3, 1000};
-  const std::vector<float> bias(3, 0.7F);
-  BatchNorm<float>(true)(TensorView<const float>(x.data(), shape), nullptr, bias, nullptr, nullptr,
-                         {.output_x = TensorView<float>(y.data(), shape)});
-  return y;
-}
-
-}  // namespace
 
 int main() {
   using namespace batchnorm;
