@@ -3,7 +3,6 @@
 
 // What every public call checks of its arguments, once, before anything is written.
 
-#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdint>
@@ -13,6 +12,7 @@
 #include <batchnorm/activation.hpp>
 #include <batchnorm/cpu/problem.hpp>
 #include <batchnorm/detail/numbers.hpp>
+#include <batchnorm/detail/region.hpp>
 #include <batchnorm/options.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::arguments {
@@ -46,9 +46,6 @@ inline double momentum_of(std::string_view call, const Options& options, const C
   return number == 0 ? options.momentum : 1.0 / static_cast<double>(number);
 }
 
-/// Whether an output may stand in the place of a tensor that is read.
-enum class Replaceable { no, yes };
-
 /// The arguments of one call: checks each against x, then all against each other.
 class Arguments {
  public:
@@ -74,7 +71,7 @@ class Arguments {
     const auto geometry = cpu::geometry_of(shape_, x.strides(), format);
     if (!geometry) refuse_strides(name_of_x, x.strides());
     geometry_ = *geometry;
-    add_tensor(name_of_x, x, Role::input, replaceable);
+    add({name_of_x, Role::input, x, replaceable});
   }
 
   /// A tensor that `tensor` will be given: where its pictures have gaps behind their rows, x is walked row by row as well. To
@@ -85,10 +82,7 @@ class Arguments {
     if (cpu::pitch_in(geometry_, shape_, view.strides(), format_)) return;
     const auto of_rows = cpu::geometry_of_rows(shape_, format_, geometry_.channels_last);
     if (!of_rows || !cpu::pitch_in(*of_rows, shape_, view.strides(), format_)) return;
-    const auto pitch_of_x = cpu::pitch_in(*of_rows, shape_, strides_of_x_, format_);
-    if (!pitch_of_x) return;
-    geometry_ = *of_rows;
-    regions_[0].pitch = *pitch_of_x;
+    if (cpu::pitch_in(*of_rows, shape_, strides_of_x_, format_)) geometry_ = *of_rows;
   }
 
   /// A call without x: only channel vectors.
@@ -108,8 +102,10 @@ class Arguments {
     }
     if (empty()) return {};
     check_data(name, view);
-    if (!cpu::pitch_in(geometry_, shape_, view.strides(), format_)) refuse_strides(name, view.strides());
-    return {view.data(), add_tensor(name, view, std::is_const_v<T> ? Role::input : Role::output, replaceable)};
+    const auto pitch = cpu::pitch_in(geometry_, shape_, view.strides(), format_);
+    if (!pitch) refuse_strides(name, view.strides());
+    add({name, role_of<T>, view, replaceable});
+    return {view.data(), *pitch};
   }
 
   /// The same for one that may be absent: then its data is null.
@@ -130,14 +126,14 @@ class Arguments {
     if (empty()) return nullptr;
     if (view.data() == nullptr) fail<ValueError>("mask has a null pointer for its data");
     if (view.strides()[0] != 1 && bytes > 1) fail<ValueError>("mask has gaps, its bytes must lie next to each other");
-    add({"mask", address(view.data()), bytes, std::is_const_v<B> ? Role::input : Role::output});
+    add({"mask", role_of<B>, view.data(), bytes});
     return view.data();
   }
 
   /// x, once it is known not to be empty.
   template <class T>
   cpu::Operand<T> x(const TensorView<T>& view) const noexcept {
-    return {view.data(), pitch(view)};
+    return {view.data(), cpu::pitch_in(geometry_, shape_, view.strides(), format_).value_or(cpu::Pitch{})};
   }
 
   /// An argument of shape [C]; null when it is absent.
@@ -151,8 +147,7 @@ class Arguments {
       fail<ValueError>(std::string(name) + " has stride " + std::to_string(view.strides()[0]) +
                        ", the elements of a channel vector must lie next to each other");
     }
-    add({name, address(view.data()), channels_ * static_cast<std::int64_t>(sizeof(P)),
-         std::is_const_v<P> ? Role::input : Role::output});
+    add({name, role_of<P>, view.data(), channels_ * static_cast<std::int64_t>(sizeof(P))});
     return view.data();
   }
 
@@ -196,13 +191,14 @@ class Arguments {
   /// No output shares an element with another argument, but in the place of a replaceable one with the same strides.
   void check_overlap() const {
     for (std::size_t i = 0; i < count_; ++i) {
-      if (regions_[i].role != Role::output) continue;
-      if (overlaps_itself(regions_[i])) {
-        fail<ValueError>(std::string(regions_[i].name) + " overlaps itself: its strides put several elements in one place");
+      const Region& output = regions_[i];
+      if (!output.is_output()) continue;
+      if (output.overlaps_itself()) {
+        fail<ValueError>(std::string(output.name()) + " overlaps itself: its strides put several elements in one place");
       }
       for (std::size_t j = 0; j < count_; ++j) {
-        if (i == j || (j < i && regions_[j].role == Role::output)) continue;
-        if (!are_disjoint(regions_[i], regions_[j]) && !may_coincide(regions_[i], regions_[j])) refuse_overlap(i, j);
+        const bool is_done = i == j || (j < i && regions_[j].is_output());
+        if (!is_done && !output.may_be_beside(regions_[j])) refuse_overlap(output, regions_[j]);
       }
     }
   }
@@ -213,29 +209,6 @@ class Arguments {
   }
 
  private:
-  enum class Role { input, output };
-
-  /// The bytes of an argument: `span` of them from its lowest one on, or those of a tensor among them.
-  struct Region {
-    std::string_view name;
-    std::uintptr_t begin;
-    std::int64_t span;
-    Role role;
-    bool is_tensor = false;
-    cpu::Pitch pitch{};
-    Replaceable replaceable = Replaceable::no;
-    std::int64_t element = 0;                 // bytes
-    std::array<cpu::detail::Axis, 5> axes{};  // of a tensor, in bytes; all strides positive
-
-    /// Bytes from the lowest one to the end of the highest, modulo `period`, a distance that some of the axes keep to.
-    std::int64_t within(std::int64_t period) const noexcept {
-      if (!is_tensor) return span;
-      std::int64_t bytes = element;
-      for (const auto& [extent, stride] : axes) bytes += stride % period == 0 ? 0 : (extent - 1) * stride;
-      return bytes;
-    }
-  };
-
   std::string about_x() const {
     if (shape_.rank() == 0) return "";
     return " (" + std::string(name_of_x_) + " is " + batchnorm::to_string(shape_) + ", " +
@@ -270,22 +243,6 @@ class Arguments {
     }
   }
 
-  /// Whether the elements of a tensor lie so far apart that arithmetic with their distances, in bytes, might overflow.
-  template <class T>
-  static bool reaches_beyond_memory(const TensorView<T>& view) noexcept {
-    std::uint64_t reach = 0;
-    bool overflows = false;
-    for (int axis = 0; axis < view.shape().rank(); ++axis) {
-      if (view.shape()[axis] == 1) continue;
-      const std::int64_t stride = view.strides()[static_cast<std::size_t>(axis)];
-      std::uint64_t length = stride < 0 ? 0 - static_cast<std::uint64_t>(stride) : static_cast<std::uint64_t>(stride);
-      overflows = __builtin_mul_overflow(length, static_cast<std::uint64_t>(view.shape()[axis]), &length) || overflows;
-      overflows = __builtin_mul_overflow(length, sizeof(T), &length) || overflows;
-      overflows = __builtin_add_overflow(reach, length, &reach) || overflows;
-    }
-    return overflows || reach > std::uint64_t{1} << 61;
-  }
-
   static std::string text_of(const Strides& strides, int rank) {
     std::string text = "[";
     for (int axis = 0; axis < rank; ++axis) {
@@ -316,65 +273,14 @@ class Arguments {
     return true;
   }
 
-  static std::uintptr_t address(const volatile void* p) noexcept { return reinterpret_cast<std::uintptr_t>(p); }
-
   template <class T>
-  cpu::Pitch pitch(const TensorView<T>& view) const noexcept {
-    return cpu::pitch_in(geometry_, shape_, view.strides(), format_).value_or(cpu::Pitch{});
-  }
-
-  template <class T>
-  cpu::Pitch add_tensor(std::string_view name, const TensorView<T>& view, Role role, Replaceable replaceable) {
-    constexpr auto size = static_cast<std::int64_t>(sizeof(T));
-    Region region{name, address(view.data()), size, role, true, pitch(view), replaceable, size, {}};
-    for (int i = 0; i < shape_.rank(); ++i) {
-      const std::int64_t stride = shape_[i] == 1 ? 0 : view.strides()[static_cast<std::size_t>(i)] * size;
-      const std::int64_t length = (shape_[i] - 1) * stride;
-      if (length < 0) region.begin -= static_cast<std::uintptr_t>(-length);  // it runs backwards
-      region.span += length < 0 ? -length : length;
-      region.axes[static_cast<std::size_t>(i)] = {shape_[i], stride < 0 ? -stride : stride};
-    }
-    add(region);
-    return region.pitch;
-  }
+  static constexpr Role role_of = std::is_const_v<T> ? Role::input : Role::output;
 
   void add(const Region& region) { regions_[count_++] = region; }
 
-  /// Whether the strides put several elements in one place: each must reach over what those below it span.
-  static bool overlaps_itself(Region r) noexcept {
-    std::sort(r.axes.begin(), r.axes.end(), [](const auto& a, const auto& b) { return a.stride < b.stride; });
-    std::int64_t span = r.element;
-    for (const auto& [extent, stride] : r.axes) {
-      if (extent == 1) continue;
-      if (stride < span) return true;
-      span += (extent - 1) * stride;
-    }
-    return false;
-  }
-
-  static bool are_disjoint(const Region& a, const Region& b) noexcept {
-    const auto end = [](const Region& r) { return r.begin + static_cast<std::uintptr_t>(r.span); };
-    if (end(a) <= b.begin || end(b) <= a.begin) return true;
-    // Slices of one larger tensor: the two keep apart within the same period.
-    return std::any_of(a.axes.begin(), a.axes.end(), [&](const cpu::detail::Axis& axis) {
-      const std::int64_t period = axis.stride;
-      if (period == 0) return false;
-      const auto difference = static_cast<std::int64_t>(b.begin - a.begin) % period;
-      const std::int64_t delta = difference < 0 ? difference + period : difference;
-      return delta >= a.within(period) && period - delta >= b.within(period);
-    });
-  }
-
-  static bool may_coincide(const Region& output, const Region& other) noexcept {
-    return other.replaceable == Replaceable::yes && output.is_tensor && output.begin == other.begin &&
-           output.pitch == other.pitch;
-  }
-
-  [[noreturn]] void refuse_overlap(std::size_t output, std::size_t other) const {
-    const Region& a = regions_[output];
-    const Region& b = regions_[other];
-    const bool explains = a.is_tensor && b.is_tensor && !allowed_overlap_.empty();
-    fail<ValueError>(std::string(a.name) + " overlaps " + std::string(b.name) +
+  [[noreturn]] void refuse_overlap(const Region& output, const Region& other) const {
+    const bool explains = output.is_tensor() && other.is_tensor() && !allowed_overlap_.empty();
+    fail<ValueError>(std::string(output.name()) + " overlaps " + std::string(other.name()) +
                      (explains ? "; allowed is only " + std::string(allowed_overlap_) + ", with the same strides"
                                : "; an output shares no element with another argument"));
   }
@@ -388,7 +294,7 @@ class Arguments {
   cpu::Geometry geometry_;
   std::string_view allowed_overlap_;
   std::string_view name_of_x_ = "x";
-  std::array<Region, 16> regions_{};
+  std::array<Region, 16> regions_;
   std::size_t count_ = 0;
 };
 

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The memory of an argument, and whether two arguments share any.
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include <batchnorm/cpu/config.hpp>
+#include <batchnorm/tensor.hpp>
+
+namespace batchnorm::inline BATCHNORM_KERNELS::arguments {
+
+enum class Role { input, output };
+
+/// Whether an output may stand in the place of a tensor that is read.
+enum class Replaceable { no, yes };
+
+inline std::uintptr_t address(const volatile void* p) noexcept { return reinterpret_cast<std::uintptr_t>(p); }
+
+/// Whether the elements of a tensor lie so far apart that arithmetic with their distances, in bytes, might overflow.
+template <class T>
+bool reaches_beyond_memory(const TensorView<T>& view) noexcept {
+  std::uint64_t reach = 0;
+  bool overflows = false;
+  for (int axis = 0; axis < view.shape().rank(); ++axis) {
+    if (view.shape()[axis] == 1) continue;
+    const std::int64_t stride = view.strides()[static_cast<std::size_t>(axis)];
+    std::uint64_t length = stride < 0 ? 0 - static_cast<std::uint64_t>(stride) : static_cast<std::uint64_t>(stride);
+    overflows = __builtin_mul_overflow(length, static_cast<std::uint64_t>(view.shape()[axis]), &length) || overflows;
+    overflows = __builtin_mul_overflow(length, sizeof(T), &length) || overflows;
+    overflows = __builtin_add_overflow(reach, length, &reach) || overflows;
+  }
+  return overflows || reach > std::uint64_t{1} << 61;
+}
+
+/// The bytes of an argument: `span` of them from its lowest one on, or those of a tensor's elements among them. What an array
+/// of regions does not hold yet is not initialised.
+class Region {
+ public:
+  Region() noexcept {}
+  Region(std::string_view name, Role role, const void* data, std::int64_t bytes) noexcept
+      : name_(name),
+        role_(role),
+        replaceable_(Replaceable::no),
+        begin_(address(data)),
+        span_(bytes),
+        element_(bytes),
+        axes_(0) {}
+
+  /// A tensor that is not empty and does not reach beyond memory.
+  template <class T>
+  Region(std::string_view name, Role role, const TensorView<T>& view, Replaceable replaceable) noexcept
+      : Region(name, role, view.data(), sizeof(T)) {
+    replaceable_ = replaceable;
+    is_tensor_ = true;
+    for (int i = 0; i < view.shape().rank(); ++i) {
+      if (view.shape()[i] == 1) continue;
+      const std::int64_t stride = view.strides()[static_cast<std::size_t>(i)] * element_;
+      const std::int64_t length = (view.shape()[i] - 1) * stride;
+      if (length < 0) begin_ -= static_cast<std::uintptr_t>(-length);  // it runs backwards
+      span_ += length < 0 ? -length : length;
+      axis_[axes_++] = {view.shape()[i], stride};
+    }
+  }
+
+  std::string_view name() const noexcept { return name_; }
+  bool is_output() const noexcept { return role_ == Role::output; }
+  bool is_tensor() const noexcept { return is_tensor_; }
+
+  /// Whether the strides put several elements in one place: each must reach over what those below it span.
+  bool overlaps_itself() const noexcept {
+    for (const Axis& axis : axes()) {
+      std::int64_t below = element_;
+      for (const Axis& other : axes()) {
+        const bool is_below = other.distance() < axis.distance() || (other.distance() == axis.distance() && &other < &axis);
+        if (is_below) below += (other.extent - 1) * other.distance();
+      }
+      if (axis.distance() < below) return true;
+    }
+    return false;
+  }
+
+  /// Whether this output may be written beside another argument: the two share nothing, or it stands in the place of a
+  /// replaceable one with the same strides.
+  bool may_be_beside(const Region& other) const noexcept {
+    return is_disjoint(other) || (other.replaceable_ == Replaceable::yes && is_tensor_ && begin_ == other.begin_ &&
+                                  std::ranges::equal(axes(), other.axes()));
+  }
+
+ private:
+  /// Extent, not 1, and stride in bytes.
+  struct Axis {
+    std::int64_t extent, stride;
+
+    std::int64_t distance() const noexcept { return stride < 0 ? -stride : stride; }
+    friend bool operator==(const Axis&, const Axis&) = default;
+  };
+
+  std::span<const Axis> axes() const noexcept { return std::span(axis_).first(axes_); }
+
+  /// Bytes from the lowest one to the end of the highest, modulo `period`, a distance that some of the axes keep to.
+  std::int64_t within(std::int64_t period) const noexcept {
+    std::int64_t bytes = element_;
+    for (const Axis& axis : axes()) {
+      if (axis.distance() % period != 0) bytes += (axis.extent - 1) * axis.distance();
+    }
+    return bytes;
+  }
+
+  bool is_disjoint(const Region& other) const noexcept {
+    const auto end = [](const Region& r) { return r.begin_ + static_cast<std::uintptr_t>(r.span_); };
+    if (end(*this) <= other.begin_ || end(other) <= begin_) return true;
+    // Slices of one larger tensor: the two keep apart within the same period.
+    return std::ranges::any_of(axes(), [&](const Axis& axis) {
+      const std::int64_t period = axis.distance();
+      if (period == 0) return false;
+      const auto difference = static_cast<std::int64_t>(other.begin_ - begin_) % period;
+      const std::int64_t delta = difference < 0 ? difference + period : difference;
+      return delta >= within(period) && period - delta >= other.within(period);
+    });
+  }
+
+  std::string_view name_;
+  Role role_;
+  Replaceable replaceable_;
+  bool is_tensor_ = false;
+  std::uintptr_t begin_;
+  std::int64_t span_;
+  std::int64_t element_;  // bytes
+  std::size_t axes_;
+  std::array<Axis, 5> axis_;
+};
+
+}  // namespace batchnorm::inline BATCHNORM_KERNELS::arguments
