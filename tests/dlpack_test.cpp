@@ -21,35 +21,11 @@ using batchnorm::DlpackDevice;
 using batchnorm::TensorView;
 using batchnorm::view_of;
 
-namespace dlpack_0 {
-enum DLDeviceType { kDLCPU = 1, kDLCUDA = 2 };
-struct DLTensor {
+template <class DeviceType>
+struct Tensor {
   void* data;
   struct {
-    DLDeviceType device_type;
-    int device_id;
-  } device;
-  int ndim;
-  struct {
-    std::uint8_t code, bits;
-    std::uint16_t lanes;
-  } dtype;
-  std::int64_t *shape, *strides;
-  std::uint64_t byte_offset;
-};
-struct DLManagedTensor {
-  DLTensor dl_tensor;
-  void* manager_ctx;
-  void (*deleter)(DLManagedTensor*);
-};
-}  // namespace dlpack_0
-
-namespace dlpack_1 {
-enum DLDeviceType : std::int32_t { kDLCPU = 1 };
-struct DLTensor {
-  void* data;
-  struct {
-    DLDeviceType device_type;
+    DeviceType device_type;
     std::int32_t device_id;
   } device;
   std::int32_t ndim;
@@ -60,6 +36,20 @@ struct DLTensor {
   std::int64_t *shape, *strides;
   std::uint64_t byte_offset;
 };
+
+namespace dlpack_0 {
+enum DLDeviceType { kDLCPU = 1, kDLCUDA = 2 };
+using DLTensor = Tensor<DLDeviceType>;
+struct DLManagedTensor {
+  DLTensor dl_tensor;
+  void* manager_ctx;
+  void (*deleter)(DLManagedTensor*);
+};
+}  // namespace dlpack_0
+
+namespace dlpack_1 {
+enum DLDeviceType : std::int32_t { kDLCPU = 1 };
+using DLTensor = Tensor<DLDeviceType>;
 struct DLManagedTensorVersioned {
   struct {
     std::uint32_t major, minor;
