@@ -13,9 +13,11 @@
 ///
 /// The ranks of the communicator are one group: they call the same functions in the same order, as for any collective operation
 /// of MPI, each with its own part of the batch, of any size, 0 included, but with the same C and the same options. Smaller
-/// groups are smaller communicators (MPI_Comm_split). MPI is called by the calling thread alone: MPI_THREAD_FUNNELED suffices.
+/// groups are smaller communicators (MPI_Comm_split); an intercommunicator is refused. MPI is called by the calling thread
+/// alone: MPI_THREAD_FUNNELED suffices for calls from the thread that initialized MPI, other threads need
+/// MPI_THREAD_SERIALIZED.
 ///
-/// What goes over the network: one MPI_Allreduce of 120 bytes, by which all ranks learn whether all can take part, so that all
+/// What goes over the network: one MPI_Allreduce of 136 bytes, by which all ranks learn whether all can take part, so that all
 /// throw or none does; then 3 C + 1 doubles of each rank (forward) or 2 C + 1 (backward), by one MPI_Allgather, or where there
 /// are many ranks or channels in slices, by MPI_Alltoall and MPI_Allgather. They are merged in the order of the ranks:
 /// statistics have the same bits everywhere, if all ranks run on the same instruction set (isa.hpp). docs/mpi.md says how that
@@ -35,7 +37,9 @@ inline namespace BATCHNORM_KERNELS {
 /// Replaces the moments of the rank's own values by those of the values of all ranks, so that moments(), merge(), finalize()
 /// and normalize() make up a forward pass. A rank without values brings Moments(C).
 /// @throws ShapeError               the numbers of channels differ; on every rank
-/// @throws ValueError               the communicator is null
+/// @throws ValueError               the communicator is null or an intercommunicator, MPI does not run, or this thread must not
+///                                  call it; on every rank where one cannot use its BATCHNORM_ISA it throws this, the others
+///                                  OtherRankError
 /// @throws OtherRankError           another rank could not take part, its own error says why
 /// @throws MpiError                 MPI failed, and the communicator's error handler returned
 /// @throws std::bad_alloc
@@ -46,7 +50,7 @@ void merge(GradientSums& sums, MPI_Comm communicator);
 
 /// The operator, with the meaning of batch_norm() (batch_norm.hpp) for the batch of all ranks: in training mean and variance
 /// are those of the values of all ranks, m is their number, and the running statistics, batch_mean, batch_variance and
-/// reserve spaces are the same on every rank. In inference nothing is exchanged.
+/// reserve spaces are the same on every rank. In inference nothing is exchanged, and the communicator is not looked at.
 ///
 ///   communicator    the ranks that the batch is spread over
 ///   x, y, ...       this rank's part, as in batch_norm(); N = 0 where it has none
@@ -55,6 +59,8 @@ void merge(GradientSums& sums, MPI_Comm communicator);
 /// twice, as no rank knows the statistics before all have read theirs.
 ///
 /// @throws ShapeError, ValueError   as batch_norm() does, and on every rank where C or the options differ between ranks
+/// @throws ValueError               in training: the communicator is null or an intercommunicator, MPI does not run, or this
+///                                  thread must not call it
 /// @throws OtherRankError           another rank's arguments are wrong, or its memory is short
 /// @throws MpiError                 MPI failed, and the communicator's error handler returned
 ///
@@ -71,7 +77,10 @@ void batch_norm(MPI_Comm communicator, Format format, const Options& options, st
 ///   mean, variance  [C], in training those of the whole batch, which the forward pass wrote; the same on every rank
 ///   dscale, dbias   sums over the values of all ranks or of this one, as `parameters` says
 ///
-/// In inference dx needs nothing of other ranks; of_batch exchanges the sums nevertheless, of_rank nothing.
+///   parameters      the same on every rank
+///
+/// In inference dx needs nothing from other ranks; of_batch exchanges the sums all the same, of_rank only agrees. The call is
+/// collective in every mode, also in inference.
 /// @throws ShapeError, ValueError, OtherRankError, MpiError   as batch_norm() does
 template <Element T, ParameterOf<T> P = parameter_t<T>, GradientPath<T> G = Identity>
 void batch_norm_backward(MPI_Comm communicator, Format format, const Options& options,
@@ -200,15 +209,24 @@ void backward(Exchange<GradientSums>& exchange, const arguments::Arguments& argu
               ParameterGradients parameters) {
   const std::int64_t channels = arguments.channels();
   const auto statistics = [&](const batchnorm::cpu::ChannelArrays& arrays) { return given.in(arrays, channels); };
+  const bool keeps_own = parameters == ParameterGradients::of_rank;
+  const bool needs_others = options.is_training || !keeps_own;
   GradientSums own(channels);
-  if (!arguments.empty()) {
+  if (!arguments.empty() && (needs_others || to.wants_sums())) {
     batchnorm::cpu::Scratch scratch;
     const auto part = batchnorm::cpu::ChannelScratch::reserve(scratch, channels, batchnorm::cpu::GivenStatistics::count);
     scratch.allocate();
     arguments::collect_sums(arguments::machine_of(call), tensors, statistics(part.in(scratch)), own);
   }
+  const Options agreed{.is_training = options.is_training, .epsilon = options.epsilon, .momentum = 0};
+  const auto agreed_parameters = static_cast<std::int64_t>(parameters);
+  if (!needs_others) {
+    return arguments::apply_sums<false>(arguments, call, tensors, to, statistics, [&]() -> const GradientSums& {
+      exchange.agree(channels, agreed, agreed_parameters);
+      return own;
+    });
+  }
   OwnParameterGradients<P> of_rank(to, channels);
-  const bool keeps_own = parameters == ParameterGradients::of_rank;
   if (keeps_own) {
     auto only_sums = tensors;
     only_sums.dx = only_sums.dresidual = {};
@@ -217,8 +235,7 @@ void backward(Exchange<GradientSums>& exchange, const arguments::Arguments& argu
     to.dscale = to.dbias = nullptr;
   }
   const auto sums = [&]() -> const GradientSums& {
-    const GradientSums& whole =
-        exchange.merged(own, {.is_training = options.is_training, .epsilon = options.epsilon, .momentum = 0});
+    const GradientSums& whole = exchange.merged(own, agreed, agreed_parameters);
     if (keeps_own) of_rank.write();
     return whole;
   };
@@ -256,8 +273,7 @@ void batch_norm_backward(MPI_Comm communicator, Format format, const Options& op
                          std::type_identity_t<TensorView<const P>> variance, const GradientViews<T, P>& out, const G& through,
                          const CallOptions& call, ParameterGradients parameters) {
   constexpr std::string_view name = "batchnorm::mpi::SyncBatchNorm::backward";
-  const bool exchanges = options.is_training || parameters == ParameterGradients::of_batch;
-  if (!exchanges || detail::ranks_of(communicator, name) == 1) {
+  if (detail::ranks_of(communicator, name) == 1) {
     return batchnorm::batch_norm_backward<T, P>(format, options, dy, x, scale, mean, variance, out, through, call);
   }
   detail::Exchange<GradientSums> exchange(communicator, name);

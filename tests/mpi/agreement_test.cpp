@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: MIT
+#include <cstdlib>
+#include <thread>
+
 #include <gtest/gtest.h>
 
 #include "ranks.hpp"
@@ -31,11 +34,11 @@ struct Given {
                                       {scale.data(), Shape{length_of_scale}}, {}, {mean.data(), channels},
                                       {variance.data(), channels}, {.output_x = {y.data(), shape}});
   }
-  void backward() {
+  void backward(batchnorm::mpi::ParameterGradients parameters = batchnorm::mpi::ParameterGradients::of_batch) {
     const Shape channels{shape[1]};
-    batchnorm::mpi::batch_norm_backward<float>(MPI_COMM_WORLD, Format::NCHW, options, {x.data(), shape}, {x.data(), shape},
-                                               {scale.data(), Shape{length_of_scale}}, {mean.data(), channels},
-                                               {variance.data(), channels}, {.dx = {y.data(), shape}});
+    batchnorm::mpi::batch_norm_backward<float>(
+        MPI_COMM_WORLD, Format::NCHW, options, {x.data(), shape}, {x.data(), shape}, {scale.data(), Shape{length_of_scale}},
+        {mean.data(), channels}, {variance.data(), channels}, {.dx = {y.data(), shape}}, batchnorm::Identity{}, {}, parameters);
   }
   bool is_untouched() const {
     const Given fresh;
@@ -119,6 +122,66 @@ TEST_F(Agreement, ThrowsOnEveryRankWhereOptionsDiffer) {
   expect_next_call_works();
 }
 
+TEST_F(Agreement, ThrowsOnEveryRankWhereParameterGradientsDiffer) {
+  using batchnorm::mpi::ParameterGradients;
+  for (const bool is_training : {true, false}) {
+    Given given;
+    given.options.is_training = is_training;
+    EXPECT_EQ(
+        message_of<ValueError>([&] { given.backward(is_last() ? ParameterGradients::of_rank : ParameterGradients::of_batch); }),
+        "batchnorm::mpi::SyncBatchNorm::backward: the ranks of the communicator disagree on parameters "
+        "(ParameterGradients)");
+    EXPECT_TRUE(given.is_untouched());
+  }
+  expect_next_call_works();
+}
+
+TEST_F(Agreement, TakesMinusZeroForZero) {
+  Given given;
+  given.options.momentum = is_last() ? -0.0 : 0.0;
+  EXPECT_NO_THROW(given.forward());
+}
+
+/// An instruction set that this rank cannot use, by the environment.
+class UnusableInstructionSet {
+ public:
+  UnusableInstructionSet() : chosen_(batchnorm::detail::chosen_isa.exchange(-1)) { setenv("BATCHNORM_ISA", "6502", 1); }
+  UnusableInstructionSet(const UnusableInstructionSet&) = delete;
+  UnusableInstructionSet& operator=(const UnusableInstructionSet&) = delete;
+  ~UnusableInstructionSet() {
+    unsetenv("BATCHNORM_ISA");
+    batchnorm::detail::chosen_isa = chosen_;
+  }
+
+ private:
+  int chosen_;
+};
+
+TEST_F(Agreement, ThrowsOnEveryRankWhereOneCannotUseItsInstructionSet) {
+  const auto expect_thrown = [](auto call) {
+    if (is_last()) {
+      const UnusableInstructionSet set;
+      EXPECT_THROW(call(), ValueError);
+    } else {
+      EXPECT_THROW(call(), OtherRankError);
+    }
+  };
+  Given given;
+  batchnorm::Moments moments(3);
+  moments.count = 1;
+  batchnorm::GradientSums sums(3);
+  expect_thrown([&] { batchnorm::mpi::merge(moments, MPI_COMM_WORLD); });
+  expect_thrown([&] { batchnorm::mpi::merge(sums, MPI_COMM_WORLD); });
+  expect_thrown([&] { given.forward(); });
+  for (const bool is_training : {true, false}) {
+    given.options.is_training = is_training;
+    expect_thrown([&] { given.backward(); });
+    expect_thrown([&] { given.backward(batchnorm::mpi::ParameterGradients::of_rank); });
+  }
+  EXPECT_TRUE(given.is_untouched());
+  expect_next_call_works();
+}
+
 TEST_F(Agreement, ThrowsOnEveryRankWhereOneGoesBackwardAndOthersForward) {
   Given given;
   const std::string text = message_of<ValueError>([&] { is_last() ? given.backward() : given.forward(); });
@@ -155,6 +218,36 @@ TEST(Communicator, MustNotBeNull) {
   Given given;
   EXPECT_EQ(message_of<ValueError>([&] { given.forward(MPI_COMM_NULL); }),
             "batchnorm::mpi::SyncBatchNorm: the communicator is null");
+}
+
+TEST(Communicator, MustNotBeAnIntercommunicator) {
+  if (ranks() == 1) GTEST_SKIP() << "one rank";
+  const int group = rank() % 2;
+  MPI_Comm own = MPI_COMM_NULL, both = MPI_COMM_NULL;
+  MPI_Comm_split(MPI_COMM_WORLD, group, rank(), &own);
+  MPI_Intercomm_create(own, 0, MPI_COMM_WORLD, 1 - group, 0, &both);
+  const std::string text =
+      ": the communicator is an intercommunicator, expected an intracommunicator; MPI_Intercomm_merge makes one of its two "
+      "groups";
+  Given given;
+  EXPECT_EQ(message_of<ValueError>([&] { given.forward(both); }), "batchnorm::mpi::SyncBatchNorm" + text);
+  batchnorm::Moments moments(3);
+  EXPECT_EQ(message_of<ValueError>([&] { batchnorm::mpi::merge(moments, both); }), "batchnorm::mpi::merge" + text);
+  EXPECT_TRUE(given.is_untouched());
+  MPI_Comm_free(&both);
+  MPI_Comm_free(&own);
+}
+
+TEST(Communicator, MustNotBeUsedByAnotherThreadThanMpiAllows) {
+  int provided = 0;
+  MPI_Query_thread(&provided);
+  if (provided >= MPI_THREAD_SERIALIZED) GTEST_SKIP() << "every thread may call MPI";
+  std::thread([] {
+    Given given;
+    const std::string text = message_of<ValueError>([&] { given.forward(); });
+    EXPECT_TRUE(text.starts_with("batchnorm::mpi::SyncBatchNorm: this is not the thread that initialized MPI")) << text;
+    EXPECT_TRUE(given.is_untouched());
+  }).join();
 }
 
 TEST(Communicator, ErrorsOfMpiCarryItsMessage) {

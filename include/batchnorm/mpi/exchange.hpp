@@ -51,8 +51,38 @@ inline void check(int code, std::string_view call, std::string_view function) {
   batchnorm::detail::fail<MpiError>(std::string(call).append(": ").append(function).append(" failed: ").append(text.data()));
 }
 
+/// What MPI demands of a call before it may be given a communicator. Each answer is the same on all ranks of a correct program.
+/// @throws ValueError   MPI does not run, this thread must not call it, or the communicator is null or an intercommunicator
+inline void check_communicator(MPI_Comm communicator, std::string_view call) {
+  const auto refuse = [&](std::string_view why) { batchnorm::detail::fail<ValueError>(std::string(call).append(why)); };
+  int yes = 0;
+  check(MPI_Initialized(&yes), call, "MPI_Initialized");
+  if (yes == 0) refuse(": MPI is not initialized; call MPI_Init_thread first");
+  check(MPI_Finalized(&yes), call, "MPI_Finalized");
+  if (yes != 0) refuse(": MPI is already finalized");
+  int provided = 0;
+  check(MPI_Query_thread(&provided), call, "MPI_Query_thread");
+  if (provided < MPI_THREAD_SERIALIZED) {
+    check(MPI_Is_thread_main(&yes), call, "MPI_Is_thread_main");
+    if (yes == 0) {
+      refuse(
+          ": this is not the thread that initialized MPI, and MPI was initialized for calls by that thread alone; ask "
+          "MPI_Init_thread for MPI_THREAD_SERIALIZED");
+    }
+  }
+  if (communicator == MPI_COMM_NULL) refuse(": the communicator is null");
+  check(MPI_Comm_test_inter(communicator, &yes), call, "MPI_Comm_test_inter");
+  if (yes != 0) {
+    refuse(
+        ": the communicator is an intercommunicator, expected an intracommunicator; MPI_Intercomm_merge makes one of its "
+        "two groups");
+  }
+}
+
+/// The number of ranks, once the communicator is known to be usable.
+/// @throws ValueError   as check_communicator() does
 inline int ranks_of(MPI_Comm communicator, std::string_view call) {
-  if (communicator == MPI_COMM_NULL) batchnorm::detail::fail<ValueError>(std::string(call) + ": the communicator is null");
+  check_communicator(communicator, call);
   int ranks = 0;
   check(MPI_Comm_size(communicator, &ranks), call, "MPI_Comm_size");
   return ranks;
@@ -65,7 +95,10 @@ enum class Exchanged : std::int64_t { moments, gradient_sums };
 inline constexpr Options no_options{.epsilon = 0, .momentum = 0};
 
 /// All ranks arrive, or all throw: the maximum of every number, of its complement and of the failures, by one MPI_Allreduce of
-/// some 100 bytes. A rank that leaves the scope without having arrived has failed, and tells the others.
+/// 136 bytes. A rank that leaves the scope without having arrived has failed, and tells the others. Until then nothing here
+/// allocates: a rank without memory can still tell.
+///
+///   call   names the function in messages; its characters must outlive the object
 class Agreement {
  public:
   Agreement(MPI_Comm communicator, std::string_view call, Exchanged exchanged)
@@ -85,21 +118,24 @@ class Agreement {
   /// @throws ShapeError       the numbers of channels differ
   /// @throws ValueError       the options differ, or one rank goes forward and another backward
   /// @throws OtherRankError   another rank failed
-  void arrive(std::int64_t channels, const Options& options) {
+  ///
+  /// `parameters` is what the gradients of the parameters are summed over, 0 where there are none.
+  void arrive(std::int64_t channels, const Options& options, std::int64_t parameters) {
     arrived_ = true;
     const std::array<std::int64_t, quantities> own = {static_cast<std::int64_t>(exchanged_),
                                                       channels,
                                                       options.is_training ? 1 : 0,
-                                                      std::bit_cast<std::int64_t>(options.epsilon),
-                                                      std::bit_cast<std::int64_t>(options.momentum),
+                                                      bits_of(options.epsilon),
+                                                      bits_of(options.momentum),
                                                       static_cast<std::int64_t>(options.running_variance),
-                                                      static_cast<std::int64_t>(options.not_finite)};
+                                                      static_cast<std::int64_t>(options.not_finite),
+                                                      parameters};
     Numbers numbers;
     for (std::size_t q = 0; q < quantities; ++q) numbers[2 * q] = own[q], numbers[2 * q + 1] = ~own[q];
     numbers.back() = smallest;
     check(reduce(numbers), call_, "MPI_Allreduce");
     if (numbers.back() != smallest) {
-      batchnorm::detail::fail<OtherRankError>(call_ + ": rank " + std::to_string(numbers.back()) +
+      batchnorm::detail::fail<OtherRankError>(std::string(call_) + ": rank " + std::to_string(numbers.back()) +
                                               " of the communicator could not take part, its own error says why");
     }
     for (std::size_t q = 0; q < quantities; ++q) {
@@ -108,24 +144,23 @@ class Agreement {
   }
 
  private:
-  static constexpr std::size_t quantities = 7, of_channels = 1;
+  static constexpr std::size_t quantities = 8, of_channels = 1;
   static constexpr std::int64_t smallest = (std::numeric_limits<std::int64_t>::min)();
   /// Each quantity and its complement, whose maximum tells the minimum; at the end a rank that failed.
   using Numbers = std::array<std::int64_t, 2 * quantities + 1>;
+
+  /// The bits of a number; those of 0 for -0, which means the same.
+  static std::int64_t bits_of(double value) noexcept { return std::bit_cast<std::int64_t>(value == 0 ? 0.0 : value); }
 
   int reduce(Numbers& numbers) const noexcept {
     return MPI_Allreduce(MPI_IN_PLACE, numbers.data(), static_cast<int>(numbers.size()), MPI_INT64_T, MPI_MAX, communicator_);
   }
 
   [[noreturn]] void refuse(std::size_t quantity, std::int64_t channels, std::int64_t least, std::int64_t most) const {
-    static constexpr std::array<std::string_view, quantities> names = {"the call: some go forward, some backward",
-                                                                       "C",
-                                                                       "is_training",
-                                                                       "epsilon",
-                                                                       "momentum",
-                                                                       "running_variance",
-                                                                       "not_finite"};
-    std::string text = call_ + ": the ranks of the communicator disagree on ";
+    static constexpr std::array<std::string_view, quantities> names = {
+        "the call: some go forward, some backward", "C", "is_training", "epsilon", "momentum", "running_variance", "not_finite",
+        "parameters (ParameterGradients)"};
+    std::string text = std::string(call_) + ": the ranks of the communicator disagree on ";
     text += names[quantity];
     if (quantity != of_channels) batchnorm::detail::fail<ValueError>(text);
     batchnorm::detail::fail<ShapeError>(text + ": it is " + std::to_string(channels) + " here, and from " +
@@ -133,7 +168,7 @@ class Agreement {
   }
 
   MPI_Comm communicator_;
-  std::string call_;
+  std::string_view call_;
   Exchanged exchanged_;
   int rank_ = 0;
   bool arrived_ = false;
@@ -161,16 +196,20 @@ auto arrays_of(Sums& statistic) noexcept {
 template <class Statistic>
 class Exchange {
  public:
-  /// Begins the agreement: the other ranks hear of an exception from here on.
+  /// Begins the agreement: the other ranks hear of an exception from here on. `call` is as in Agreement.
   Exchange(MPI_Comm communicator, std::string_view call)
       : communicator_(communicator), call_(call), ranks_(ranks_of(communicator, call)), agreement_(communicator, call, kind) {}
 
-  /// Takes all memory that is needed.
+  /// Does all that can fail before the ranks agree: takes the memory that is needed, and chooses the instruction set on which
+  /// statistics are merged.
   /// @throws ShapeError       more channels than a message can hold
+  /// @throws ValueError       BATCHNORM_ISA cannot be used
   /// @throws std::bad_alloc
   void prepare(std::int64_t channels) {
+    active_isa();
     if (channels > (INT_MAX - 1) / arrays) {
-      batchnorm::detail::fail<ShapeError>(call_ + ": C = " + std::to_string(channels) + " are too many for a message of MPI");
+      batchnorm::detail::fail<ShapeError>(std::string(call_) + ": C = " + std::to_string(channels) +
+                                          " are too many for a message of MPI");
     }
     in_slices_ = ranks_ >= least_ranks && channels >= least_product / ranks_;
     width_ = in_slices_ ? (channels + ranks_ - 1) / ranks_ : channels;
@@ -182,11 +221,18 @@ class Exchange {
     sent_.resize(in_slices_ ? received_.size() : static_cast<std::size_t>(length_));
   }
 
+  /// Agrees alone, where no statistics are needed.
+  /// @throws ShapeError, ValueError, OtherRankError   as Agreement::arrive does, on every rank
+  /// @throws MpiError
+  void agree(std::int64_t channels, const Options& options, std::int64_t parameters) {
+    agreement_.arrive(channels, options, parameters);
+  }
+
   /// The statistic of all ranks' values, valid as long as this object.
   /// @throws ShapeError, ValueError, OtherRankError   as Agreement::arrive does, on every rank
   /// @throws MpiError
-  const Statistic& merged(const Statistic& own, const Options& options) {
-    agreement_.arrive(own.channels(), options);
+  const Statistic& merged(const Statistic& own, const Options& options, std::int64_t parameters = 0) {
+    agree(own.channels(), options, parameters);
     if (!in_slices_) {
       pack(own, 0, sent_.data());
       gather();
@@ -245,7 +291,7 @@ class Exchange {
   }
 
   MPI_Comm communicator_;
-  std::string call_;
+  std::string_view call_;
   int ranks_;
   bool in_slices_ = false;
   std::int64_t width_ = 0;
