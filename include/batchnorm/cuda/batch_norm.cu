@@ -62,7 +62,7 @@ struct Current {
 
 class Runtime {
  public:
-  explicit Runtime(Stream stream) : stream_(stream) {}
+  Runtime(Stream stream, const Device& device) : stream_(stream), shared_limit_(device.shared_bytes) {}
 
   template <class Body>
   void launch(const Body& body, const Launch& launch) const {
@@ -71,8 +71,8 @@ class Runtime {
     const auto* function = reinterpret_cast<const void*>(&kernel<Body>);
     constexpr int granted = 48 << 10;  // what every kernel may have without asking
     if (launch.shared_bytes > granted) {
-      check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, launch.shared_bytes),
-            "cudaFuncSetAttribute");
+      // The limit belongs to the kernel, not to the launch: with one's own size two threads could lower each other's.
+      check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_limit_), "cudaFuncSetAttribute");
     }
     cudaLaunchConfig_t config{};
     config.gridDim = dim3(static_cast<unsigned>(launch.blocks));
@@ -99,19 +99,20 @@ class Runtime {
 
  private:
   Stream stream_;
+  int shared_limit_;  ///< what a block of this device can have; the kernels have no static shared memory
 };
 
 template <class Call>
 void run_forward(const Call& call, void* workspace, Stream stream) {
   const Current current;
-  const Runtime runtime(stream);
+  const Runtime runtime(stream, current.device);
   cuda::forward(runtime, call, workspace, current.device, current.policy);
 }
 
 template <class Call>
 void run_backward(const Call& call, void* workspace, Stream stream) {
   const Current current;
-  const Runtime runtime(stream);
+  const Runtime runtime(stream, current.device);
   cuda::backward(runtime, call, workspace, current.device, current.policy);
 }
 
@@ -154,13 +155,13 @@ void backward(const BackwardCall<BFloat16>& call, void* workspace, Stream stream
 template <class Call>
 void collect(const Call& call, const RankSums& sums, std::int64_t rank, void* workspace, Stream stream) {
   const Current current;
-  const Runtime runtime(stream);
+  const Runtime runtime(stream, current.device);
   cuda::collect(runtime, call, sums, rank, workspace, current.device, current.policy);
 }
 template <class Call>
 void complete(const Call& call, const RankSums& sums, void* workspace, Stream stream) {
   const Current current;
-  const Runtime runtime(stream);
+  const Runtime runtime(stream, current.device);
   cuda::complete(runtime, call, sums, workspace, current.device, current.policy);
 }
 template void collect(const ForwardCall<float>&, const RankSums&, std::int64_t, void*, Stream);

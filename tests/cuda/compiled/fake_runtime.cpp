@@ -82,7 +82,9 @@ cudaError_t FakeRuntime::get_attributes(cudaFuncAttributes* attributes, const vo
 }
 
 cudaError_t FakeRuntime::set_attribute(const void* function, cudaFuncAttribute attribute, int value) {
-  if (const cudaError_t error = log({"cudaFuncSetAttribute", names_[function]}); error != cudaSuccess) return error;
+  FakeCall call{"cudaFuncSetAttribute", names_[function]};
+  call.shared_bytes = value;
+  if (const cudaError_t error = log(call); error != cudaSuccess) return error;
   if (names_[function].empty()) return refuse(cudaErrorInvalidDeviceFunction, "not a kernel");
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return refuse(cudaErrorInvalidValue, "another attribute");
   if (value > device_.shared_bytes) return refuse(cudaErrorInvalidValue, std::to_string(value) + " bytes of shared memory");

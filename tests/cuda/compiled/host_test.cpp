@@ -461,6 +461,20 @@ TEST(CudaHostCoverage, AllKindsOfLaunches) {
   EXPECT_TRUE(asks);
 }
 
+// Two threads that launch one kernel with different sizes must not lower each other's limit.
+TEST(CudaHostCoverage, EveryLaunchAsksForTheSameSharedMemory) {
+  FakeRuntime& fake = FakeRuntime::instance();
+  for (const FakeDevice& device : devices) {
+    for (const Geometry& g : geometries()) {
+      fake.start(device);
+      run(forward_call<float>(g, true));
+      for (const FakeCall& call : fake.calls()) {
+        if (call.function == "cudaFuncSetAttribute") EXPECT_EQ(call.shared_bytes, device.shared_bytes) << call.kernel;
+      }
+    }
+  }
+}
+
 // Each kernel exists, once for each type: the fatbinary registers as many as there are.
 TEST(CudaHostCoverage, KernelsAreRegistered) { EXPECT_GE(FakeRuntime::instance().kernels(), 4U * 13U); }
 
