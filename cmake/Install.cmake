@@ -37,6 +37,7 @@ write_basic_package_version_file(
   ARCH_INDEPENDENT)
 install(
   FILES ${CMAKE_CURRENT_BINARY_DIR}/batchnormConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/batchnormConfigVersion.cmake
+        ${CMAKE_CURRENT_LIST_DIR}/batchnormEigen.cmake
   DESTINATION ${package_dir})
 
 # From where the file lies to the headers, so that it may be moved with them.

@@ -11,8 +11,12 @@
 namespace bench {
 
 std::string eigen_version() {
+#if defined(EIGEN_VERSION_STRING)  // from Eigen 5 on, whose world version stays 3
+  return "Eigen " EIGEN_VERSION_STRING;
+#else
   return "Eigen " + std::to_string(EIGEN_WORLD_VERSION) + "." + std::to_string(EIGEN_MAJOR_VERSION) + "." +
          std::to_string(EIGEN_MINOR_VERSION);
+#endif
 }
 
 namespace {

@@ -67,6 +67,17 @@ archive() { consume installed "$1" -D CMAKE_PREFIX_PATH="$build/archive/batchnor
 debian_package() { consume installed "$1" -D CMAKE_PREFIX_PATH="$build/debian/usr"; }
 subdirectory() { consume subdirectory "$1" -D BATCHNORM_SOURCE="$source"; }
 fetched() { consume fetched "$1" -D BATCHNORM_SOURCE="$source"; }
+# Where only Eigen 5 is found: Eigen's headers of this machine behind package files that claim to be it.
+eigen_5() {
+  local hidden
+  hidden=$(sed -n 's/^Eigen3_DIR:PATH=//p' "$build/prefix-build/CMakeCache.txt")
+  cmake -S tests/consumers/eigen_5 -B "$folder-eigen" -D CMAKE_INSTALL_PREFIX="$folder-prefix" &&
+    cmake --install "$folder-eigen" &&
+    consume "$2" "$1" "${@:3}" -D CMAKE_PREFIX_PATH="$build/prefix;$folder-prefix" -D CMAKE_IGNORE_PATH="$hidden" &&
+    grep -q "Eigen3_DIR:PATH=$folder-prefix" "$folder/CMakeCache.txt"
+}
+eigen_5_installed() { eigen_5 "$1" installed; }
+eigen_5_subdirectory() { eigen_5 "$1" subdirectory -D BATCHNORM_SOURCE="$source"; }
 checkpoint_installed() { consume checkpoint "$1" -D CMAKE_PREFIX_PATH="$build/prefix"; }
 checkpoint_subdirectory() { consume checkpoint "$1" -D BATCHNORM_SOURCE="$source"; }
 adapters_installed() { consume adapters "$1" -D CMAKE_PREFIX_PATH="$build/prefix"; }
@@ -98,7 +109,7 @@ both="g++ clang++"
 table=(
   "headers_alone $both" "cpp_23 $both" "single_header $both" "installed $both" "moved clang++" "archive g++"
   "debian_package clang++" "pkg_config g++" "subdirectory g++" "fetched clang++"
-  "checkpoint_installed $both" "checkpoint_subdirectory clang++" "adapters_installed $both"
+  "eigen_5_installed g++" "eigen_5_subdirectory clang++" "checkpoint_installed $both" "checkpoint_subdirectory clang++" "adapters_installed $both"
   "mixed_processors $both" "no_exceptions $both" "fast_math $both"
 )
 skipped=()

@@ -26,7 +26,7 @@ class BatchnormConan(ConanFile):
             copy(self, pattern, src=root, dst=self.export_sources_folder)
 
     def requirements(self):
-        self.requires("eigen/[>=3.4 <4]", transitive_headers=True)
+        self.requires("eigen/[>=3.4 <6]", transitive_headers=True)
         if self.options.checkpoint:
             self.requires("zlib/[>=1.2.11 <2]", transitive_headers=True)
         if self.options.mpi:
