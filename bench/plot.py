@@ -8,6 +8,9 @@
            laid over each other: rivals of one run join the rows of another.
 --sizes    ratio against the size of x: sizes_TYPE.png of the library, sizes_OPERATION_FORMAT_TYPE_THREADS.png with rivals
 --threads  ratio against the number of threads: threads_TYPE.png
+
+A bar reaches from the 10th to the 90th percentile of a time. An asterisk marks a shape where the library or a rival varied by
+more than 30 % of its median.
 """
 
 import argparse
@@ -48,7 +51,8 @@ def read(files):
             row["shape"] = tuple(row["shape"])
             key = row["shape"], row["operation"], row["format"], row["type"], row["threads"]
             if key in rows:
-                rows[key]["rivals"] = {**rows[key]["rivals"], **row["rivals"]}
+                for part in ("rivals", "rival_ranges"):
+                    rows[key][part] = {**rows[key].get(part, {}), **row.get(part, {})}
             else:
                 rows[key] = row
     return machine, list(rows.values())
@@ -80,6 +84,18 @@ def ratio_of(row, name):
     return row["ratio_to_copy"] if name == OURS else row["rivals"].get(name)
 
 
+def range_of(row, name):
+    """From the 10th to the 90th percentile; files from before these were kept have none."""
+    ratio = ratio_of(row, name)
+    return (row.get("range") if name == OURS else row.get("rival_ranges", {}).get(name)) or [ratio, ratio]
+
+
+def varies(row, name):
+    low, high = range_of(row, name)
+    spread = (high - low) / ratio_of(row, name)
+    return max(spread, row["spread"] if name == OURS else 0) > 0.3
+
+
 def quoted(text):
     return "'" + text.replace("'", "''") + "'"
 
@@ -94,7 +110,7 @@ def threads_text(threads):
 
 
 def under(machine):
-    return "; ".join(str(machine[key]) for key in ("cpu", "library", "compiler", "date") if machine.get(key))
+    return "; ".join(str(machine[key]) for key in ("cpu", "library", "revision", "compiler", "date") if machine.get(key))
 
 
 def ratio_ticks(axis, rows_ratios):
@@ -123,22 +139,25 @@ def draw_shapes(machine, rows, out):
         names = names_of(group)
         file = out / f"shapes_{operation}_{layout}_{kind}_{threads}.png"
         script = start(file, 1150, 170 + 26 * len(group) + 6 * len(names), "", machine)
-        script += ratio_ticks("x", [ratio for row in group for name in names if (ratio := ratio_of(row, name))])
-        ticks = ", ".join(f"'{', '.join(map(str, row['shape']))}' {i}" for i, row in enumerate(group))
+        script += ratio_ticks("x", [end for row in group for name in names if ratio_of(row, name) for end in range_of(row, name)])
+        marks = ["* " if any(ratio_of(row, name) and varies(row, name) for name in names) else "" for row in group]
+        ticks = ", ".join(f"'{mark}{', '.join(map(str, row['shape']))}' {i}" for i, (mark, row) in enumerate(zip(marks, group)))
         script += (f"set title \"{operation.replace('_', ' + ')}, {layout}, {kind}, {threads_text(threads)}: "
                    "time as a multiple of a copy's\\n{/*0.8 \".footer.\"}\"\n")
         script += (f"set yrange [{len(group) - 0.4}:-0.6]\nset ytics ({ticks})\nset ylabel 'N, C, spatial extents'\n"
-                   "set xlabel 'ratio to a non-temporal copy of x, same threads (logarithmic; left is faster)'\n"
+                   "set xlabel 'ratio to a non-temporal copy of x, same threads (logarithmic; left is faster); bars: 10 to 90 %"
+                   "; *: these are apart by more than 30 %'\n"
                    "set key outside right top Left reverse samplen 1 spacing 1.25\n"
                    "set arrow from 1, graph 0 to 1, graph 1 nohead linewidth 1.5 linecolor '#000000' dashtype 2\n")
         plots = []
         for i, name in enumerate(names):
-            points = [(ratio, y) for y, row in enumerate(group) if (ratio := ratio_of(row, name))]
+            points = [(ratio, y, *range_of(row, name)) for y, row in enumerate(group) if (ratio := ratio_of(row, name))]
             script += block(f"data{i}", points)
             colour, point = look_of(name, i)
             size = 2 if name == OURS else 1.1  # it lies below the others, so that a tie shows both
             plots.append(f"$data{i} using 1:2 with points pointtype {point} pointsize {size} linewidth 1.6 "
                          f"linecolor '{colour}' title {quoted(name)}")
+            plots.append(f"$data{i} using 1:2:3:4 with xerrorbars pointtype 0 linecolor '{colour}' notitle")
         draw(script + "plot " + ", ".join(plots) + "\n", file)
 
 

@@ -187,9 +187,14 @@ class Candidate:
     def median(self):
         return statistics.median(self.times)
 
-    def spread(self):
+    def range(self, unit):
+        """The 10th and the 90th percentile, as multiples of a time."""
         tenths = statistics.quantiles(self.times, n=10)
-        return (tenths[8] - tenths[0]) / self.median()
+        return [tenths[0] / unit, tenths[8] / unit]
+
+    def spread(self):
+        low, high = self.range(self.median())
+        return high - low
 
 
 def seconds_of_spinning(run):
@@ -245,8 +250,10 @@ def row_of(problem, tensor_format, library, threads, candidates, differing):
         "shape": list(problem.shape), "operation": problem.operation, "format": tensor_format, "type": "float",
         "isa": library.isa, "threads": threads, "ratio_to_copy": ratio, "ratio_per_byte": ratio * 2 / tensors,
         "median_us": own.median() * 1e6, "copy_us": copy.median() * 1e6, "spread": own.spread(),
+        "range": own.range(copy.median()),
         "GB_per_s": tensors * problem.x.nbytes * 1e-9 / own.median(),
-        "rivals": {rival.name: rival.median() / copy.median() for rival in rivals}, "rival_implementations": {},
+        "rivals": {rival.name: rival.median() / copy.median() for rival in rivals},
+        "rival_ranges": {rival.name: rival.range(copy.median()) for rival in rivals}, "rival_implementations": {},
         "rivals_that_differ": differing,
     }
 
@@ -257,7 +264,9 @@ def machine(library, frameworks):
         if line.startswith("model name"):
             cpu = line.split(": ", 1)[1].strip()
             break
-    return {"cpu": cpu, "cores": os.cpu_count(), "library": library.name, "isas": [library.isa],
+    revision = subprocess.run(["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],
+                              capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    return {"cpu": cpu, "cores": os.cpu_count(), "library": library.name, "revision": revision, "isas": [library.isa],
             "rivals": [framework.name for framework in frameworks], "python": sys.version.split()[0],
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")}
 

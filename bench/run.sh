@@ -15,7 +15,7 @@ bench/results:
   sizes.json, sizes_*.png      the same kind of tensor from 4 KB to 1 GB
   threads.json, threads_*.png  from 1 thread to all
 
-  --quick              11 shapes, about 15 minutes with rivals on 2 cores; the default
+  --quick              11 shapes, 37 minutes with rivals on 2 cores; the default
   --full               all shapes, half and bfloat16, the fused operations, rivals at each size: some hours
   --no-rivals          the library alone
   --onednn FOLDER      oneDNN from there (include/, lib/) instead of Debian's

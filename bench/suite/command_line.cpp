@@ -54,7 +54,7 @@ std::vector<int> threads_of(const std::vector<std::string>& texts) {
 std::vector<batchnorm::Isa> isas_of(const std::vector<std::string>& texts) {
   std::vector<batchnorm::Isa> isas;
   for (const std::string& text : texts) isas.push_back(batchnorm::parse_isa(text, "--isa"));
-  if (isas.empty()) isas.push_back(batchnorm::available_isas().back());
+  if (isas.empty()) isas.push_back(batchnorm::active_isa());
   return isas;
 }
 
@@ -116,7 +116,8 @@ void add_options(CLI::App& app, Texts& texts, Request& request) {
   repeatable("--format", texts.formats, "NCHW, NHWC; by default both, once for a matrix");
   repeatable("--type", texts.types, names_of(all_types) + "; by default float");
   repeatable("--threads", texts.threads, "how many; by default 1 and 2")->type_name("N");
-  repeatable("--isa", texts.isas, "instruction set; by default the one that the library prefers here");
+  repeatable("--isa", texts.isas,
+             "instruction set; by default that of BATCHNORM_ISA, or the one that the library prefers here");
   app.add_option("--json", request.json, "writes the rows to a file")->type_name("FILE");
   app.add_flag("--rivals", request.with_rivals, "also times the rivals of this build");
   app.add_flag("--list", request.lists_only, "names the rows and runs none");

@@ -13,6 +13,7 @@
 #include <batchnorm/version.hpp>
 
 #include "../rivals/rival.hpp"
+#include "revision.hpp"
 
 namespace bench {
 namespace {
@@ -69,6 +70,7 @@ Machine this_machine() {
                   .compiler = compiler(),
                   .flags = BATCHNORM_BENCH_FLAGS,
                   .library = library(),
+                  .revision = BATCHNORM_BENCH_REVISION,
                   .isas = {},
                   .rivals = rival_versions(),
                   .date = now()};

@@ -20,6 +20,7 @@ struct Machine {
   std::vector<CacheSize> caches;
   std::int64_t memory_bytes;
   std::string compiler, flags, library;
+  std::string revision;  // of the sources by git, "-dirty" where they were changed since; "unknown" outside a repository
   std::vector<std::string> isas, rivals;
   std::string date;  // UTC
 };

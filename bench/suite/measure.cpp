@@ -20,6 +20,10 @@ constexpr double team_seconds_to_sleep = 200e-6;
 
 std::int64_t bytes_of_x(const Problem& problem) { return problem.elements() * bytes_of(problem.type); }
 
+Range range_of(const Times& times, const Times& copy) {
+  return {times.quantile(0.1) / copy.median(), times.quantile(0.9) / copy.median()};
+}
+
 std::vector<RivalResult> measure_rivals(const Problem& problem, Workload& workload, const Call& copying) {
   const Buffers buffers = workload.buffers();
   const double own_seconds_to_sleep = problem.threads > 1 ? team_seconds_to_sleep : 0;
@@ -38,6 +42,7 @@ std::vector<RivalResult> measure_rivals(const Problem& problem, Workload& worklo
     const Pair times = take_turns_apart(
         copying, own_seconds_to_sleep, [&] { rival->run(); }, seconds_to_sleep);
     result.ratio_to_copy = times.second.median() / times.first.median();
+    result.range = range_of(times.second, times.first);
   }
   sleep_for(seconds_to_sleep);
   return results;
@@ -74,6 +79,7 @@ Result measure(const Row& row, bool with_rivals) {
   result.copy_us = times[0].median() * 1e6;
   result.median_us = times[1].median() * 1e6;
   result.spread = times[1].spread();
+  result.range = range_of(times[1], times[0]);
   if (with_rivals) result.rivals = measure_rivals(problem, *workload, copying);
   return result;
 }

@@ -16,9 +16,15 @@ struct Row {
   batchnorm::Isa isa;
 };
 
+/// The 10th and the 90th percentile of a time, as multiples of the median of the copy.
+struct Range {
+  double low = 0, high = 0;
+};
+
 struct RivalResult {
   std::string name, implementation;
   double ratio_to_copy = 0;
+  Range range{};
   bool differs = false;  // from the library's result, by more than rounding explains
 };
 
@@ -28,6 +34,7 @@ struct Result {
   std::string error{};  // of a value that is wrong; nothing was timed then
   double median_us = 0, copy_us = 0;
   double spread = 0;
+  Range range{};
   std::vector<RivalResult> rivals{};
 
   double ratio_to_copy() const { return median_us / copy_us; }

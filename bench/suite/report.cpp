@@ -45,6 +45,7 @@ Json json_of(const Machine& machine) {
       .add("compiler", machine.compiler)
       .add("flags", machine.flags)
       .add("library", machine.library)
+      .add("revision", machine.revision)
       .add("isas", Json::array(machine.isas))
       .add("rivals", Json::array(machine.rivals))
       .add("date", machine.date);
@@ -65,14 +66,18 @@ Json json_of(const Result& result) {
       .add("copy_us", result.copy_us)
       .add("spread", result.spread)
       .add("GB_per_s", result.GB_per_s());
-  JsonObject rivals, implementations;
+  const auto ends = [](const Range& range) { return Json::array(std::vector<double>{range.low, range.high}); };
+  row.add("range", ends(result.range));
+  JsonObject rivals, implementations, ranges;
   std::vector<std::string> differing;
   for (const RivalResult& rival : result.rivals) {
     rivals.add(rival.name, rival.ratio_to_copy);
+    ranges.add(rival.name, ends(rival.range));
     if (!rival.implementation.empty()) implementations.add(rival.name, rival.implementation);
     if (rival.differs) differing.push_back(rival.name);
   }
   return row.add("rivals", rivals)
+      .add("rival_ranges", ranges)
       .add("rival_implementations", implementations)
       .add("rivals_that_differ", Json::array(differing));
 }
@@ -82,7 +87,14 @@ Json json_of(const Result& result) {
 std::string header(const Machine& machine) {
   std::string text = machine.cpu + ", " + std::to_string(machine.cores) + " cores";
   for (const CacheSize& cache : machine.caches) text.append(", ").append(cache.name).append(" ").append(size(cache.bytes));
-  text.append("\n").append(machine.library).append(", ").append(machine.compiler).append(", ").append(machine.flags);
+  text.append("\n")
+      .append(machine.library)
+      .append(" (")
+      .append(machine.revision)
+      .append("), ")
+      .append(machine.compiler)
+      .append(", ")
+      .append(machine.flags);
   text.append("; ").append(joined(machine.isas)).append("\n");
   if (!machine.rivals.empty()) text.append("rivals: ").append(joined(machine.rivals)).append("\n");
   text.append("ratio: to the copy; spread: from the 10th to the 90th percentile, relative to the median\n\n");

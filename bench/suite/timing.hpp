@@ -17,10 +17,10 @@ class Times {
   double median() const { return quantile(0.5); }
   /// From the 10th to the 90th percentile, relative to the median.
   double spread() const { return (quantile(0.9) - quantile(0.1)) / median(); }
-
- private:
+  /// The time below which that share of all lies, between 0 and 1.
   double quantile(double share) const;
 
+ private:
   std::vector<double> seconds_;
 };
 

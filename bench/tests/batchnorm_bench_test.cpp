@@ -61,12 +61,16 @@ std::set<std::string> keys(const JsonValue& value) {
 /// A row has every key, and its ratio is that of its times to the last bit.
 void expect_row(const JsonValue& row) {
   EXPECT_EQ(keys(row), (std::set<std::string>{"shape", "operation", "format", "type", "isa", "threads", "ratio_to_copy",
-                                              "ratio_per_byte", "median_us", "copy_us", "spread", "GB_per_s", "rivals",
-                                              "rival_implementations", "rivals_that_differ"}));
+                                              "ratio_per_byte", "median_us", "copy_us", "spread", "range", "GB_per_s", "rivals",
+                                              "rival_ranges", "rival_implementations", "rivals_that_differ"}));
   EXPECT_GT(row["median_us"].number, 0);
   EXPECT_GT(row["copy_us"].number, 0);
   EXPECT_GT(row["GB_per_s"].number, 0);
   EXPECT_GE(row["spread"].number, 0);
+  ASSERT_EQ(row["range"].array.size(), 2U);
+  EXPECT_LE(row["range"].array[0].number, row["ratio_to_copy"].number);
+  EXPECT_GE(row["range"].array[1].number, row["ratio_to_copy"].number);
+  EXPECT_EQ(keys(row["rival_ranges"]), keys(row["rivals"]));
   EXPECT_EQ(row["ratio_to_copy"].number, row["median_us"].number / row["copy_us"].number);
   const double mask = row["type"].string == "double" ? 1.0 / 64 : row["type"].string == "float" ? 1.0 / 32 : 1.0 / 16;
   const std::map<std::string, double> tensors = {{"training", 2},
@@ -115,13 +119,30 @@ TEST(BatchnormBench, OptionsAreRepeatedAndNameTheirRows) {
   EXPECT_EQ(rows.size(), 3 * 2 * isas.size());
 }
 
+// It took the last of the instruction sets, whatever the environment said.
+TEST(BatchnormBench, TakesTheInstructionSetOfTheEnvironment) {
+  setenv("BATCHNORM_ISA", "baseline", 1);
+  const ProgramResult named = run({"--shape", "4,4", "--list"});
+  setenv("BATCHNORM_ISA", "6502", 1);
+  const ProgramResult unknown = run({"--shape", "4,4", "--list"});
+  unsetenv("BATCHNORM_ISA");
+  EXPECT_EQ(named.status, 0);
+  EXPECT_NE(named.output.find("/baseline/"), std::string::npos) << named.output;
+  EXPECT_EQ(unknown.status, 2);
+  EXPECT_NE(unknown.errors.find("BATCHNORM_ISA"), std::string::npos) << unknown.errors;
+  const ProgramResult preferred = run({"--shape", "4,4", "--list"});
+  EXPECT_NE(preferred.output.find("/" + std::string(to_string(batchnorm::preferred_isa())) + "/"), std::string::npos)
+      << preferred.output;
+}
+
 TEST(BatchnormBench, SaysOnWhichMachine) {
   const JsonValue machine = json_of({"--shape", "4,4", "--operation", "moments", "--threads", "1"})["machine"];
   EXPECT_EQ(keys(machine), (std::set<std::string>{"cpu", "cores", "caches", "memory_bytes", "compiler", "flags", "library",
-                                                  "isas", "rivals", "date"}));
+                                                  "revision", "isas", "rivals", "date"}));
   EXPECT_GE(machine["cores"].number, 1);
   EXPECT_FALSE(machine["compiler"].string.empty());
   EXPECT_EQ(machine["library"].string.rfind("batchnorm ", 0), 0U);
+  EXPECT_FALSE(machine["revision"].string.empty());
   EXPECT_EQ(machine["isas"].array.size(), batchnorm::available_isas().size());
 }
 
