@@ -135,7 +135,7 @@ TEST_F(TrainMnistProgram, FindsBeforeTrainingThatItsFilesCannotBeWritten) {
   fs::create_directory(out_ / "train_mnist_accuracy.gp");
   const auto result = run(out_.path());
   EXPECT_EQ(result.status, 2);
-  EXPECT_TRUE(contains(result.errors, "train_mnist_accuracy.gp' cannot be written: Is a directory")) << result.errors;
+  EXPECT_TRUE(contains(result.errors, "train_mnist_accuracy.gp': it cannot be written: it is a directory")) << result.errors;
   EXPECT_EQ(result.output, "");
 }
 

@@ -3,10 +3,12 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include <batchnorm/batchnorm.hpp>
 #include <batchnorm/npy/npy.hpp>
@@ -58,27 +60,47 @@ inline void require_same_type(const std::string& name, const npy::Reader& file, 
                    ", it must have the type of " + other_name + ", " + npy::type_name(other.header().type));
 }
 
-/// The results of a command: they are written when all are there, and appear together.
+/// The results of a command: they are written when all are there, and appear together. A folder that was made for them goes
+/// with them when they do not appear.
 class OutputFolder {
  public:
   explicit OutputFolder(std::filesystem::path path) : path_(std::move(path)) {
     std::error_code error;
+    for (auto missing = path_; !missing.empty() && !exists(missing, error); missing = missing.parent_path()) {
+      if (missing.has_filename()) made_.push_back(missing);
+    }
     create_directories(path_, error);
-    if (error) throw UsageError("--out '" + path_.string() + "' cannot be created: " + error.message());
+    if (error) {
+      remove_folders();
+      throw UsageError("--out '" + path_.string() + "' cannot be created: " + error.message());
+    }
   }
+  OutputFolder(const OutputFolder&) = delete;
+  OutputFolder& operator=(const OutputFolder&) = delete;
+  ~OutputFolder() { remove_folders(); }
 
   template <Element T>
   void add(const std::string& name, const Tensor<T>& tensor) {
     npy::write_tensor(tensor, [&](const npy::Header& header, std::span<const std::byte> data) {
-      files_.add(path_ / (name + ".npy"), header, data);
+      files_->add(path_ / (name + ".npy"), header, data);
     });
   }
 
-  void publish() { files_.publish(); }
+  void publish() {
+    files_->publish();
+    made_.clear();
+  }
 
  private:
+  void remove_folders() noexcept {
+    files_.reset();  // its unfinished files are in there
+    std::error_code ignored;
+    for (const auto& folder : made_) remove(folder, ignored);  // not where somebody has put something there
+  }
+
   std::filesystem::path path_;
-  npy::StagedFiles files_;
+  std::vector<std::filesystem::path> made_;  // innermost first; none once the results are there
+  std::optional<npy::StagedFiles> files_{std::in_place};
 };
 
 }  // namespace npy_tool

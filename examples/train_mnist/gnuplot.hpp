@@ -8,20 +8,22 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 
+#include <batchnorm/npy/file.hpp>
+
 namespace gnuplot {
 
-/// Writes a file anew.
-/// @throws std::runtime_error   it cannot be written; the message names it and says why
+/// Writes a file anew, whole or not at all.
+/// @throws std::runtime_error   it cannot be written: an older one is as it was; the message names it and says why
 inline void write_text(const std::filesystem::path& path, std::string_view text) {
-  errno = 0;
-  std::ofstream file(path, std::ios::binary);
-  file.write(text.data(), static_cast<std::streamsize>(text.size()));
-  if (!file.flush()) throw std::runtime_error("'" + path.string() + "' cannot be written: " + std::strerror(errno));
+  batchnorm::npy::StagedFile file(path);
+  file.write(std::as_bytes(std::span(text)));
+  file.close();
+  file.publish();
 }
 
 enum class Outcome { drawn, no_gnuplot };

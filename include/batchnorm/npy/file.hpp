@@ -13,7 +13,9 @@
 #include <system_error>
 #include <utility>
 
+#include <sys/stat.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 /// @file
 /// Files as the readers and writers of arrays need them: read at any place, and written so that they appear whole or not at
@@ -25,7 +27,13 @@ namespace batchnorm::npy {
 class FileError : public std::runtime_error {
  public:
   /// Of the file `path`, because of `why`.
-  FileError(const std::filesystem::path& path, const std::string& why) : runtime_error("'" + path.string() + "': " + why) {}
+  FileError(const std::filesystem::path& path, const std::string& why) : runtime_error(message(path, why)) {}
+
+ private:
+  /// By append: GCC 12 takes a literal + std::string for an overlap of the two (-Wrestrict, PR 105651).
+  static std::string message(const std::filesystem::path& path, const std::string& why) {
+    return std::string("'").append(path.string()).append("': ").append(why);
+  }
 };
 
 namespace detail {
@@ -83,60 +91,113 @@ class InputFile {
 };
 
 /// A file that appears whole or not at all. It is written under a name of its own beside its target; publish() renames it.
-/// Removed when the object dies unpublished.
+/// Removed when the object dies unpublished. What a power failure leaves is up to the file system: nothing is synced.
 class StagedFile {
  public:
   /// Creates the file under its other name.
   /// @throws FileError   the file cannot be written
   explicit StagedFile(std::filesystem::path target) : target_(std::move(target)) {
-    if (std::error_code ignored; is_directory(target_, ignored)) fail("it is a directory");
+    refuse_directory();
     create_partial();
   }
 
   /// Takes the file of the other, which may only be destroyed.
   StagedFile(StagedFile&& other) noexcept
-      : target_(std::move(other.target_)), partial_(std::exchange(other.partial_, {})), file_(std::move(other.file_)) {}
+      : target_(std::move(other.target_)),
+        partial_(std::exchange(other.partial_, {})),
+        older_(std::exchange(other.older_, {})),
+        file_(std::move(other.file_)),
+        published_(std::exchange(other.published_, false)) {}
   StagedFile& operator=(StagedFile&&) = delete;  ///< moved only into new ones
 
   /// Removes what was not published.
   ~StagedFile() {
-    std::error_code ignored;
-    if (!partial_.empty()) std::filesystem::remove(partial_, ignored);
+    if (!partial_.empty()) ::unlink(partial_.c_str());
   }
 
   const std::filesystem::path& target() const noexcept { return target_; }  ///< the name that publish() gives
 
   /// Appends to the content.
-  /// @throws FileError   the file cannot be written; close() will say so, too
+  /// @throws FileError   the file cannot be written, and close() will say so, too; or it is closed
   void write(std::span<const std::byte> data) {
+    if (!file_) fail("it is closed already");
     if (!data.empty() && std::fwrite(data.data(), 1, data.size(), file_.get()) != data.size()) fail(detail::reason(errno));
   }
 
   /// Ends the content.
   /// @throws FileError   the file cannot be written, or could not before
   void close() {
+    if (!file_) fail("it is closed already");
     if (std::ferror(file_.get()) != 0) fail("an earlier part of it could not be written");
     // What stayed in the buffer is written on closing: a full disk may show only then.
     if (std::fflush(file_.get()) != 0 || std::fclose(file_.release()) != 0) fail(detail::reason(errno));
   }
 
   /// Makes the closed file appear, in the place of an older one of its name.
-  /// @throws FileError   it cannot be renamed
+  /// @throws FileError   it cannot be renamed: the older one is as it was
   void publish() {
-    std::error_code error;
-    std::filesystem::rename(partial_, target_, error);
-    if (error) fail(error.message());
+    if (std::rename(partial_.c_str(), target_.c_str()) != 0) fail(detail::reason(errno));
     partial_.clear();
+    published_ = true;
+  }
+
+  /// Gives an older file of the target's name a second name, NAME.0.older, so that restore() can undo publish().
+  /// @throws FileError   that cannot be done: the older one is as it was
+  void keep_older() {
+    refuse_directory();
+    struct stat status {};
+    if (::lstat(target_.c_str(), &status) != 0 && errno == ENOENT) return;
+    for (int attempt = 0;; ++attempt) {
+      std::filesystem::path older = beside(attempt, ".older");
+      if (::link(target_.c_str(), older.c_str()) != 0) {
+        if (errno == EEXIST) continue;
+        // Not every file system has two names for one file, nor may everybody give a file of another user a second one.
+        if (!move_older(older)) continue;
+      }
+      older_ = std::move(older);
+      return;
+    }
+  }
+
+  /// Undoes publish() and keep_older(), as far as they came. An older file that cannot be renamed stays as NAME.0.older.
+  void restore() noexcept {
+    if (older_.empty()) {
+      if (published_) ::unlink(target_.c_str());
+    } else if (is_older(target_)) {
+      ::unlink(older_.c_str());  // renaming does nothing where both are one file
+    } else {
+      std::rename(older_.c_str(), target_.c_str());
+    }
+    older_.clear();
+    published_ = false;
+  }
+
+  /// Removes the older file that keep_older() kept.
+  void forget_older() noexcept {
+    if (!older_.empty()) ::unlink(older_.c_str());
+    older_.clear();
   }
 
  private:
   [[noreturn]] void fail(const std::string& why) const { throw FileError(target_, "it cannot be written: " + why); }
 
+  void refuse_directory() const {
+    if (std::error_code ignored; is_directory(target_, ignored)) fail("it is a directory");
+  }
+
+  /// A name in the target's folder.
+  std::filesystem::path beside(int attempt, const char* ending) const {
+    std::filesystem::path path = target_;
+    path += '.';
+    path += std::to_string(attempt);
+    path += ending;
+    return path;
+  }
+
   /// Opens a file that did not exist: others may be writing the same target at this moment.
   void create_partial() {
     for (int attempt = 0; !file_; ++attempt) {
-      std::filesystem::path partial = target_;
-      partial += "." + std::to_string(attempt) + ".partial";
+      std::filesystem::path partial = beside(attempt, ".partial");
       file_.reset(std::fopen(partial.c_str(), "wbx"));
       if (file_) {
         partial_ = std::move(partial);
@@ -146,9 +207,31 @@ class StagedFile {
     }
   }
 
+  /// Renames the target to `older`; false where that name is taken.
+  bool move_older(const std::filesystem::path& older) const {
+    // Renaming would replace a file of that name: ours is made first.
+    if (!detail::File(std::fopen(older.c_str(), "wbx"))) {
+      if (errno == EEXIST) return false;
+      fail(detail::reason(errno));
+    }
+    if (std::rename(target_.c_str(), older.c_str()) == 0) return true;
+    const int error = errno;
+    ::unlink(older.c_str());
+    fail(detail::reason(error));
+  }
+
+  bool is_older(const std::filesystem::path& path) const noexcept {
+    struct stat one {
+    }, other{};
+    return ::lstat(path.c_str(), &one) == 0 && ::lstat(older_.c_str(), &other) == 0 && one.st_dev == other.st_dev &&
+           one.st_ino == other.st_ino;
+  }
+
   std::filesystem::path target_;
-  std::filesystem::path partial_;
-  detail::File file_;
+  std::filesystem::path partial_;  // empty once published
+  std::filesystem::path older_;    // the second name of what was there; empty where nothing was
+  detail::File file_;              // null once closed
+  bool published_ = false;
 };
 
 }  // namespace batchnorm::npy

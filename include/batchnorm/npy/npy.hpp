@@ -18,8 +18,9 @@
 
 /// @file
 /// Reads and writes arrays as NumPy's np.load and np.save do: .npy files of versions 1.0, 2.0 and 3.0 that hold little-endian
-/// float16, float32, float64 or int64 in C order, up to rank 8. A file is data from outside: nothing in it is believed
-/// unchecked. Not part of batchnorm.hpp; it needs exceptions.
+/// float16, float32, float64 or int64 in C order, up to rank 8; where at most one extent is above 1 a file may call that
+/// Fortran order. A file is data from outside: nothing in it is believed unchecked. Not part of batchnorm.hpp; it needs
+/// exceptions.
 
 /// Arrays in .npy files.
 namespace batchnorm::npy {
@@ -158,19 +159,22 @@ class StagedFiles {
     files_.push_back(std::move(file));
   }
 
-  /// Makes every added file appear, in the place of an older one of its name.
-  /// @throws FileError   one cannot be renamed; none of those added remains then
+  /// Makes every added file appear, in the place of an older one of its name; whatever happens, nothing stays added. Until all
+  /// have appeared an older file is beside its successor as NAME.0.older. A program that is killed meanwhile leaves it there.
+  /// @throws FileError   one cannot be renamed; then the folder is as it was before the first was added
   void publish() {
-    for (std::size_t i = 0; i < files_.size(); ++i) {
-      try {
-        files_[i].publish();
-      } catch (const FileError&) {
-        std::error_code ignored;
-        for (std::size_t j = 0; j < i; ++j) std::filesystem::remove(files_[j].target(), ignored);
-        throw;
-      }
+    std::vector<StagedFile> files;
+    files.swap(files_);
+    try {
+      // A single file needs no more than a renaming, which keeps the older one when it fails.
+      if (files.size() > 1) std::ranges::for_each(files, &StagedFile::keep_older);
+      std::ranges::for_each(files, &StagedFile::publish);
+    } catch (...) {
+      // The last first: of two files of one name the first knows what was there.
+      std::for_each(files.rbegin(), files.rend(), [](StagedFile& file) { file.restore(); });
+      throw;
     }
-    files_.clear();
+    std::ranges::for_each(files, &StagedFile::forget_older);
   }
 
  private:
