@@ -24,17 +24,30 @@ constexpr Type type_of() noexcept {
   if constexpr (std::same_as<T, double>) return Type::float64;
 }
 
-/// Calls write(header, data) with the array that a file holds for a tensor.
-template <Element T, std::invocable<const Header&, std::span<const std::byte>> Write>
-void write_tensor(const Tensor<T>& tensor, Write&& write) {
+/// The tensor whose elements a file holds: the tensor itself, or of bfloat16 a copy in float.
+template <Element T>
+decltype(auto) as_written(const Tensor<T>& tensor) {
   if constexpr (std::same_as<T, bfloat16>) {
     Tensor<float> wide(tensor.shape());
     std::ranges::transform(tensor, wide.begin(), [](bfloat16 value) { return static_cast<float>(value); });
-    write_tensor(wide, write);
+    return wide;
   } else {
-    const auto extents = tensor.shape().extents();
-    write(Header{type_of<T>(), {extents.begin(), extents.end()}}, std::as_bytes(std::span(tensor.begin(), tensor.end())));
+    return (tensor);
   }
+}
+
+/// The header that a file has for a tensor.
+template <Element T>
+Header header_of(const Tensor<T>& tensor) {
+  const auto extents = tensor.shape().extents();
+  return {type_of<T>(), {extents.begin(), extents.end()}};
+}
+
+/// Calls write(header, data) with the array that a file holds for a tensor.
+template <Element T, std::invocable<const Header&, std::span<const std::byte>> Write>
+void write_tensor(const Tensor<T>& tensor, Write&& write) {
+  const auto& written = as_written(tensor);
+  write(header_of(tensor), std::as_bytes(std::span(written.begin(), written.end())));
 }
 
 /// Reads the data of an open array. No value is changed: the array must have the type type_of<T>(), and for bfloat16 each

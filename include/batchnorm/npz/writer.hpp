@@ -84,6 +84,13 @@ inline std::uint32_t checksum(const Content& content) {
 
 }  // namespace detail
 
+/// An array that is to be written, as Writer::add takes it; the data belongs to the caller.
+struct NewArray {
+  std::string name;                 ///< not empty, printable characters of ASCII, given to no other array of the archive
+  npy::Header header{};             ///< type and shape
+  std::span<const std::byte> data;  ///< byte_count(header) bytes
+};
+
 /// A .npz file in the making: it appears whole when it is published, or not at all. The same arrays in the same order give the
 /// same bytes (compressed: with the same zlib); every entry carries the date 1980-01-01.
 class Writer {
@@ -92,34 +99,54 @@ class Writer {
   explicit Writer(std::filesystem::path path, Compression compression = Compression::stored)
       : file_(std::move(path)), compression_(compression) {}
 
-  /// Adds an array; np.load finds it under `name`.
-  ///   name   not empty, printable characters of ASCII, given to no other array
-  ///   data   byte_count(header) bytes
+  /// Adds arrays, all or none; np.load finds each under its name. After an exception the archive is as it was and they may be
+  /// added again, with one exception: where the file cannot be written publish() will refuse, too.
   /// An archive has at most 65,535 arrays and 4 GiB (larger ones would need zip64, which only the reader knows).
-  /// @throws npy::FileError   one of these does not hold: the archive is as it was; or the file cannot be written: publish()
-  ///                          will refuse, too
-  void add(std::string_view name, const npy::Header& header, std::span<const std::byte> data) {
-    check(name, header, data);
-    const std::string before = npy::format_header(header);
-    const detail::Content content{std::as_bytes(std::span(before)), data};
-    detail::Entry entry{.name = std::string(name) + std::string(ending), .position = position_};
-    entry.size = entry.compressed_size = before.size() + data.size();
-    if (entry.size > largest) fail(name, "it is larger than 4 GiB");
-    entry.crc = detail::checksum(content);
-    if (compression_ == Compression::stored) return write(entry, content);
-    const std::vector<std::byte> bytes = detail::compressed(content);
-    entry.method = detail::deflated;
-    entry.compressed_size = bytes.size();
-    write(entry, {bytes, {}});
+  /// @throws npy::FileError   an array cannot be added, or the file cannot be written
+  /// @throws std::bad_alloc
+  void add(std::span<const NewArray> arrays) {
+    std::set<std::string, std::less<>> names;
+    std::vector<Prepared> all;
+    std::string directory;
+    std::uint64_t position = position_;
+    for (const NewArray& array : arrays) {
+      check(array);
+      if (names_.contains(array.name) || !names.insert(array.name).second) fail(array.name, "there is one of that name");
+      if (entries_ + all.size() == most_entries) fail(array.name, "there are " + std::to_string(most_entries) + " already");
+      const Prepared& added = all.emplace_back(prepare(array, position));
+      position += added.before.size() + added.compressed.size() + added.data.size();
+      directory += added.directory_entry;
+      if (position + directory_.size() + directory.size() > largest) fail(array.name, "the archive would be larger than 4 GiB");
+    }
+    directory_ += directory;  // the last that may lack memory
+    names_.merge(names);
+    entries_ += all.size();
+    position_ = position;
+    for (const Prepared& added : all) {
+      file_.write(std::as_bytes(std::span(added.before)));
+      file_.write(added.compressed);
+      file_.write(added.data);
+    }
   }
 
-  /// Ends the archive and makes it appear, in the place of an older file of its name. Nothing may be called after it.
-  /// @throws npy::FileError   the file cannot be written
+  /// Adds an array, as the other does.
+  ///   name, header, data   those of a NewArray
+  void add(std::string_view name, const npy::Header& header, std::span<const std::byte> data) {
+    const NewArray array{std::string(name), header, data};
+    add(std::span(&array, 1));
+  }
+
+  /// Ends the archive and makes it appear, in the place of an older file of its name. After it nothing can be added.
+  /// @throws npy::FileError   the file cannot be written; where only the renaming failed, it may be called again
   void publish() {
-    const detail::End end{.entries = entries_, .directory_size = directory_.size(), .directory_position = position_};
-    directory_ += detail::format_end(end);
-    file_.write(std::as_bytes(std::span(directory_)));
-    file_.close();
+    if (!ended_) {
+      const std::string end = detail::format_end(
+          {.entries = entries_, .directory_size = directory_.size(), .directory_position = position_, .position = 0});
+      file_.write(std::as_bytes(std::span(directory_)));
+      file_.write(std::as_bytes(std::span(end)));
+      file_.close();
+      ended_ = true;
+    }
     file_.publish();
   }
 
@@ -132,31 +159,45 @@ class Writer {
     throw npy::FileError(file_.target(), "array " + detail::quoted(name) + " cannot be added: " + why);
   }
 
-  void check(std::string_view name, const npy::Header& header, std::span<const std::byte> data) const {
+  void check(const NewArray& array) const {
     const auto is_printable = [](char letter) { return letter >= ' ' && letter <= '~'; };
+    const auto& [name, header, data] = array;
     if (name.empty() || name.size() + ending.size() > 0xFFFF || !std::ranges::all_of(name, is_printable)) {
       fail(name, "its name must have 1 to 65531 printable characters of ASCII");
     }
-    if (names_.contains(name)) fail(name, "there is one of that name");
-    if (entries_ == most_entries) fail(name, "there are " + std::to_string(entries_) + " already");
     if (npy::byte_count(header) != std::ssize(data)) {
       fail(name, "shape " + npy::to_string(header.shape) + " of " + npy::type_name(header.type) + " takes " +
                      std::to_string(npy::byte_count(header)) + " bytes, given are " + std::to_string(data.size()));
     }
   }
 
-  void write(const detail::Entry& entry, const detail::Content& content) {
-    const std::string local_header = detail::format_local_header(entry);
-    const std::string directory_entry = detail::format_directory_entry(entry);
-    const std::string_view name = std::string_view(entry.name).substr(0, entry.name.size() - ending.size());
-    const std::uint64_t next = position_ + local_header.size() + entry.compressed_size;
-    if (next + directory_.size() + directory_entry.size() > largest) fail(name, "the archive would be larger than 4 GiB");
-    names_.emplace(name);
-    directory_ += directory_entry;
-    ++entries_;
-    position_ = next;
-    file_.write(std::as_bytes(std::span(local_header)));
-    for (const auto bytes : content) file_.write(bytes);
+  /// An array as it will lie in the file.
+  struct Prepared {
+    std::string before;                 // the local header and, where the data is stored, the array's own
+    std::vector<std::byte> compressed;  // the array's header and its data
+    std::span<const std::byte> data;    // where it is stored
+    std::string directory_entry;
+  };
+
+  Prepared prepare(const NewArray& array, std::uint64_t position) const {
+    const std::string header = npy::format_header(array.header);
+    const detail::Content content{std::as_bytes(std::span(header)), array.data};
+    detail::Entry entry{.name = array.name + std::string(ending), .position = position};
+    entry.size = entry.compressed_size = header.size() + array.data.size();
+    if (entry.size > largest) fail(array.name, "it is larger than 4 GiB");
+    entry.crc = detail::checksum(content);
+    Prepared result;
+    if (compression_ == Compression::deflated) {
+      result.compressed = detail::compressed(content);
+      entry.method = detail::deflated;
+      entry.compressed_size = result.compressed.size();
+      result.before = detail::format_local_header(entry);
+    } else {
+      result.before = detail::format_local_header(entry) + header;
+      result.data = array.data;
+    }
+    result.directory_entry = detail::format_directory_entry(entry);
+    return result;
   }
 
   npy::StagedFile file_;
@@ -165,6 +206,7 @@ class Writer {
   std::string directory_;
   std::uint64_t entries_ = 0;
   std::uint64_t position_ = 0;  // where the next entry begins
+  bool ended_ = false;          // the file is complete and closed
 };
 
 }  // namespace batchnorm::npz
