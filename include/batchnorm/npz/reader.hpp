@@ -107,8 +107,7 @@ class EntryStream {
     }
   }
 
-  /// Where the data begins: behind the local header, whose name and extra field have lengths of their own. Everything else in
-  /// that header repeats the directory, or is left empty by those who cannot seek.
+  /// Where the data begins: behind the local header, whose name and extra field have lengths of their own.
   std::uint64_t data_position() {
     const std::uint64_t file_size = file_->size();
     const auto refuse = [] { throw ArchiveError("its data is not where the directory says"); };
@@ -120,7 +119,36 @@ class EntryStream {
     const std::uint64_t left = file_size - entry_.position - local_size;
     if (name_size + extra_size > left || entry_.compressed_size > left - name_size - extra_size) refuse();
     if (read_exactly(*file_, entry_.position + local_size, name_size) != entry_.name) refuse();
-    return entry_.position + local_size + name_size + extra_size;
+    const std::uint64_t position = entry_.position + local_size + name_size + extra_size;
+    // Entries that share their data would make much of a small file: each alone is within deflate's ratio, their sum is not.
+    if (entry_.limit < position || entry_.compressed_size > entry_.limit - position) {
+      throw ArchiveError("its data overlaps what follows it in the archive");
+    }
+    check_local_header(header, read_exactly(*file_, position - extra_size, extra_size));
+    return position;
+  }
+
+  /// The local header repeats what the directory says. Who cannot seek leaves checksum and sizes out and puts them behind the
+  /// data.
+  void check_local_header(std::string_view header, std::string_view extra) const {
+    Fields fields(header.substr(6));
+    Entry local{.flags = fields.u16(), .method = fields.u16()};
+    fields.text(4);  // time and date
+    local.crc = fields.u32();
+    local.compressed_size = fields.u32();
+    local.size = fields.u32();
+    if ((local.flags & sizes_after_data_flag) != 0) {
+      local.crc = entry_.crc;
+      local.compressed_size = entry_.compressed_size;
+      local.size = entry_.size;
+    }
+    read_wide_fields(local, extra);
+    // Left "elsewhere" without a zip64 field: only the directory knows.
+    const auto differ = [](std::uint64_t here, std::uint64_t there) { return here != there && here != elsewhere; };
+    if (local.method != entry_.method || (local.flags & encrypted_flag) != (entry_.flags & encrypted_flag) ||
+        local.crc != entry_.crc || differ(local.compressed_size, entry_.compressed_size) || differ(local.size, entry_.size)) {
+      throw ArchiveError("its local header and the directory disagree");
+    }
   }
 
   std::size_t read_compressed(unsigned char* to, std::size_t size) {
@@ -244,7 +272,8 @@ class Reader {
 
   /// Opens an array. Several may be open at once, by one thread; they may outlive the reader.
   /// @throws npy::FileError   there is no such array, or it cannot be read: damaged, encrypted, compressed by another method
-  ///                          than deflate, of a size that cannot be true, or not an array of npy.hpp's kind
+  ///                          than deflate, of a size that cannot be true, of data that overlaps another entry, or not an array
+  ///                          of npy.hpp's kind
   Array open(std::string_view name) const {
     const auto found = arrays_.find(name);
     if (found == arrays_.end()) file_->fail("it has no array " + detail::quoted(name));

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -33,6 +34,7 @@ inline constexpr std::uint64_t elsewhere = 0xFFFFFFFF;
 enum Method : std::uint16_t { stored = 0, deflated = 8 };
 
 inline constexpr std::uint16_t encrypted_flag = 1U << 0;
+inline constexpr std::uint16_t sizes_after_data_flag = 1U << 3;  ///< checksum and sizes stand there, not in the local header
 /// How hard deflate tried, sizes repeated behind the data, a name in UTF-8: none changes how an entry is read here.
 inline constexpr std::uint16_t harmless_flags = 1U << 1 | 1U << 2 | 1U << 3 | 1U << 11;
 
@@ -75,13 +77,14 @@ class Fields {
 
 /// What the directory says of an entry.
 struct Entry {
-  std::string name;
+  std::string name{};
   std::uint16_t flags = 0;
   std::uint16_t method = stored;
   std::uint32_t crc = 0;
   std::uint64_t compressed_size = 0;
   std::uint64_t size = 0;
   std::uint64_t position = 0;  ///< of its local header
+  std::uint64_t limit = 0;     ///< what follows it in the file begins here, another entry or the directory
 };
 
 /// Where the directory is, and how much of it.
@@ -134,6 +137,25 @@ inline End read_zip64_end(npy::InputFile& file, std::string_view locator, std::u
   return end;
 }
 
+/// Bytes that follow the first place in the file that can be the end of an archive; none where there is no such place. Asked
+/// only of files that do not end as an archive does.
+inline std::optional<std::uint64_t> bytes_after_end(npy::InputFile& file) {
+  constexpr std::size_t step = 65536;
+  for (std::uint64_t begin = 0; begin + end_size <= file.size(); begin += step) {
+    const std::string part = read_exactly(file, begin, (std::min<std::uint64_t>)(file.size() - begin, step + end_size - 1));
+    for (std::size_t at = part.find(end_signature); at < step && at + end_size <= part.size();
+         at = part.find(end_signature, at + 1)) {
+      const std::string_view record = std::string_view(part).substr(at, end_size);
+      const std::uint64_t position = begin + at, after = position + end_size + Fields(record.substr(end_size - 2)).u16();
+      Fields fields(record.substr(12));
+      const std::uint64_t size = fields.u32(), directory_position = fields.u32();
+      const bool is_end = size + directory_position == position || directory_position == elsewhere;
+      if (is_end && after < file.size()) return file.size() - after;
+    }
+  }
+  return {};
+}
+
 /// Finds the directory from the end of the file, as the format wants it: the archive's last record is the one whose comment
 /// reaches exactly to the end.
 inline End read_end(npy::InputFile& file) {
@@ -151,6 +173,9 @@ inline End read_end(npy::InputFile& file) {
     if (!locator.starts_with(zip64_locator_signature)) return end;
     return read_zip64_end(file, locator, tail_position + at - zip64_locator_size);
   }
+  if (const auto more = bytes_after_end(file)) {
+    throw ArchiveError("it goes on for " + std::to_string(*more) + " bytes after the end of the ZIP archive");
+  }
   throw ArchiveError("it is not a .npz file or was cut short: no end of a ZIP archive is there");
 }
 
@@ -167,6 +192,18 @@ inline void read_wide_fields(Entry& entry, std::string_view extra) {
       if (is_elsewhere(*value)) *value = wide.u64();
     }
     return;
+  }
+}
+
+/// Gives each entry its limit. Of entries at one position none has room.
+inline void set_limits(std::vector<Entry>& entries, std::uint64_t directory_position) {
+  std::vector<std::uint64_t> positions;
+  for (const Entry& entry : entries) positions.push_back(entry.position);
+  std::ranges::sort(positions);
+  for (Entry& entry : entries) {
+    const auto [first, last] = std::equal_range(positions.begin(), positions.end(), entry.position);
+    entry.limit = last - first > 1 ? entry.position : last == positions.end() ? directory_position : *last;
+    entry.limit = (std::min)(entry.limit, directory_position);
   }
 }
 
@@ -206,6 +243,7 @@ inline std::vector<Entry> read_directory(npy::InputFile& file) {
   Fields fields(directory);
   for (Entry& entry : entries) entry = parse_entry(fields);
   if (!fields.at_end()) throw ArchiveError("its directory goes on after its " + std::to_string(end.entries) + " entries");
+  set_limits(entries, end.directory_position);
   return entries;
 }
 
