@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdint>
@@ -101,7 +102,7 @@ inline Type parse_descriptor(std::string_view text) {
 }
 
 /// Reads the dictionary with the freedoms of a Python literal: any white space, both quotation marks, any order of the keys,
-/// a comma at the end or none.
+/// a comma at the end or none; of Python 2 also 3L and u'descr'.
 class HeaderParser {
  public:
   explicit HeaderParser(std::string_view text) : rest_(text) {}
@@ -118,7 +119,10 @@ class HeaderParser {
     require(type_.has_value(), "descr");
     require(fortran_order_.has_value(), "fortran_order");
     require(shape_.has_value(), "shape");
-    if (*fortran_order_) throw HeaderError("its data is in Fortran order; only C order can be read");
+    // What no NumPy writes for a vector, Julia and Fortran do: with one extent above 1, or no element, the orders are the same.
+    const auto is_above_1 = [](std::int64_t extent) { return extent > 1; };
+    const bool has_order = std::ranges::count_if(*shape_, is_above_1) > 1 && std::ranges::count(*shape_, 0) == 0;
+    if (*fortran_order_ && has_order) throw HeaderError("its data is in Fortran order; only C order can be read");
     return {*type_, *shape_};
   }
 
@@ -191,11 +195,13 @@ class HeaderParser {
     if (digits.size() > 1 && digits.front() == '0') throw HeaderError("its extent " + quoted(digits) + " begins with 0");
     if (extent < 0) throw HeaderError("its extent " + std::to_string(extent) + " is negative");
     rest_.remove_prefix(digits.size());
+    if (rest_.starts_with('L')) rest_.remove_prefix(1);
     return extent;
   }
 
   std::string_view parse_string(std::string_view what) {
     skip_space();
+    if (rest_.starts_with("u'") || rest_.starts_with("u\"")) rest_.remove_prefix(1);
     if (!rest_.starts_with('\'') && !rest_.starts_with('"')) unexpected(std::string(what) + " in quotation marks");
     const std::size_t end = rest_.find(rest_.front(), 1);
     if (end == std::string_view::npos) throw HeaderError("its header ends within quotation marks");
