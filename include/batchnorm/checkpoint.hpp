@@ -4,15 +4,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 
-#include <batchnorm/errors.hpp>
 #include <batchnorm/npy/npy.hpp>
-#include <batchnorm/npy/tensor.hpp>
+#include <batchnorm/npz/layer.hpp>
 #include <batchnorm/npz/reader.hpp>
 #include <batchnorm/npz/writer.hpp>
+#include <batchnorm/parameter_names.hpp>
 #include <batchnorm/parameters.hpp>
 
 /// @file
@@ -33,13 +32,21 @@
 ///     np.savez("layer.npz", scale=s, bias=b, mean=m, variance=v, batches=np.int64(n))  # what load_npz reads; compressed too
 ///
 /// Reading changes no value: the type must be the one above, to the letter, and C must be the same in all, and the one that the
-/// caller expects. Values may be anything, NaN included. A file is data from outside; whatever is in it, reading ends with the
-/// values that were written or with an error, and takes no more memory than about 1032 times the file (the most that deflate
-/// saves). Files are written whole or not at all.
+/// caller expects. Values may be anything, NaN included. Files of other frameworks have other names and other types:
+/// LoadOptions says which, and asks for conversion. Of PyTorch, for example:
+///
+///     np.savez("model.npz", **{name: tensor.numpy() for name, tensor in model.state_dict().items()})
+///
+///     read_parameters<float>(npz::Reader("model.npz"), "layer1.0.bn1", {.names = pytorch_names()})
+///
+/// A file is data from outside; whatever is in it, reading ends with the values that were written or with an error, and takes
+/// no more memory than about 1032 times the file (the most that deflate saves), with a conversion five times that. Files are
+/// written whole or not at all: a call that fails leaves what was there.
 
 namespace batchnorm {
 
-/// Adds a layer to an archive; "" stands for the one layer of an archive that has no other.
+/// Adds a layer to an archive; "" stands for the one layer of an archive that has no other. After an exception the archive is
+/// as it was, as it is after npz::Writer::add.
 /// @throws ShapeError       the four tensors are not all [C]
 /// @throws ValueError       batches is negative
 /// @throws npy::FileError   the archive has this layer already, or cannot be written
@@ -54,6 +61,13 @@ template <Element P>
 Parameters<P> read_parameters(const npz::Reader& archive, std::string_view layer = {},
                               std::optional<std::int64_t> channels = {});
 
+/// Reads a layer whose arrays are called LAYER.NAME, or NAME where `layer` is "".
+/// @throws npy::FileError   as above
+/// @throws ValueError       all of the four names are "" and channels is absent
+/// @throws std::bad_alloc
+template <Element P>
+Parameters<P> read_parameters(const npz::Reader& archive, std::string_view layer, const LoadOptions& options);
+
 /// Writes a .npz file of one layer.
 /// @throws ShapeError, ValueError, npy::FileError   as add_parameters does
 template <Element P>
@@ -65,8 +79,13 @@ void save_npz(const std::filesystem::path& path, const Parameters<P>& parameters
 template <Element P>
 Parameters<P> load_npz(const std::filesystem::path& path, std::optional<std::int64_t> channels = {});
 
+/// Reads a .npz file of one layer.
+/// @throws npy::FileError, ValueError, std::bad_alloc   as read_parameters does, or the file is not a .npz file
+template <Element P>
+Parameters<P> load_npz(const std::filesystem::path& path, const LoadOptions& options);
+
 /// Writes scale.npy, bias.npy, mean.npy, variance.npy and batches.npy into a folder, which must exist. They appear when all are
-/// written.
+/// written; when one cannot be, older ones are as they were.
 /// @throws ShapeError, ValueError, npy::FileError   as add_parameters does
 template <Element P>
 void save_npy_folder(const std::filesystem::path& folder, const Parameters<P>& parameters);
@@ -76,95 +95,29 @@ void save_npy_folder(const std::filesystem::path& folder, const Parameters<P>& p
 template <Element P>
 Parameters<P> load_npy_folder(const std::filesystem::path& folder, std::optional<std::int64_t> channels = {});
 
-// ----------------------------------------------------------------------------------------------------------------------------
-
-namespace detail {
-
+/// Reads the files NAME.npy of a folder.
+/// @throws npy::FileError, ValueError, std::bad_alloc   as read_parameters does
 template <Element P>
-void check_parameters(const Parameters<P>& parameters) {
-  const Shape expected{parameters.channels()};
-  const auto check = [&](const char* name, const Tensor<P>& tensor) {
-    if (tensor.shape() == expected) return;
-    fail<ShapeError>(std::string("batchnorm::Parameters: ") + name + " is " + to_string(tensor.shape()) + ", expected is " +
-                     to_string(expected));
-  };
-  check("scale", parameters.scale);
-  check("bias", parameters.bias);
-  check("mean", parameters.mean);
-  check("variance", parameters.variance);
-  if (parameters.batches < 0) {
-    fail<ValueError>("batchnorm::Parameters: batches is " + std::to_string(parameters.batches) + ", it must not be negative");
-  }
-}
+Parameters<P> load_npy_folder(const std::filesystem::path& folder, const LoadOptions& options);
 
-/// Calls write(name, header, data) for each array of a layer.
-template <Element P, class Write>
-void write_parameters(const Parameters<P>& parameters, Write write) {
-  check_parameters(parameters);
-  const auto write_one = [&](const char* name, const Tensor<P>& tensor) {
-    npy::write_tensor(tensor, [&](const npy::Header& header, std::span<const std::byte> data) { write(name, header, data); });
-  };
-  write_one("scale", parameters.scale);
-  write_one("bias", parameters.bias);
-  write_one("mean", parameters.mean);
-  write_one("variance", parameters.variance);
-  write("batches", npy::Header{npy::Type::int64, {}}, std::as_bytes(std::span(&parameters.batches, 1)));
-}
-
-/// An open array as a tensor of [C]; `channels` becomes C where it is not known.
-template <Element P, class Array>
-Tensor<P> read_channels(Array array, std::optional<std::int64_t>& channels) {
-  const auto& shape = array.header().shape;
-  if (shape.size() != 1 || shape[0] != channels.value_or(shape[0])) {
-    array.fail("its shape is " + npy::to_string(shape) + ", expected is " +
-               (channels ? npy::to_string({*channels}) : "(C,), one axis"));
-  }
-  channels = shape[0];
-  return npy::read_tensor<P>(array);
-}
-
-template <class Array>
-std::int64_t read_batches(Array array) {
-  const npy::Header expected{npy::Type::int64, {}};
-  if (array.header() != expected) {
-    array.fail("it is " + npy::type_name(array.header().type) + " of shape " + npy::to_string(array.header().shape) +
-               ", expected is int64 of shape ()");
-  }
-  std::int64_t batches = 0;
-  array.read(std::as_writable_bytes(std::span(&batches, 1)));
-  if (batches < 0) array.fail("it is " + std::to_string(batches) + ", it must not be negative");
-  return batches;
-}
-
-/// Reads a layer whose arrays open(name) opens, npy::Reader or npz::Array.
-template <Element P, class Open>
-Parameters<P> read_parameters(std::optional<std::int64_t> channels, Open open) {
-  Parameters<P> parameters(0);
-  parameters.scale = read_channels<P>(open("scale"), channels);
-  parameters.bias = read_channels<P>(open("bias"), channels);
-  parameters.mean = read_channels<P>(open("mean"), channels);
-  parameters.variance = read_channels<P>(open("variance"), channels);
-  parameters.batches = read_batches(open("batches"));
-  return parameters;
-}
-
-inline std::string array_name(std::string_view layer, std::string_view name) {
-  return layer.empty() ? std::string(name) : std::string(layer).append(".").append(name);
-}
-
-}  // namespace detail
+// ----------------------------------------------------------------------------------------------------------------------------
 
 template <Element P>
 void add_parameters(npz::Writer& archive, std::string_view layer, const Parameters<P>& parameters) {
-  detail::write_parameters(parameters, [&](std::string_view name, const npy::Header& header, std::span<const std::byte> data) {
-    archive.add(detail::array_name(layer, name), header, data);
+  detail::write_parameters(parameters, [&](auto arrays) {
+    for (npz::NewArray& array : arrays) array.name = detail::array_name(layer, array.name);
+    archive.add(arrays);
   });
 }
 
 template <Element P>
 Parameters<P> read_parameters(const npz::Reader& archive, std::string_view layer, std::optional<std::int64_t> channels) {
-  return detail::read_parameters<P>(channels,
-                                    [&](std::string_view name) { return archive.open(detail::array_name(layer, name)); });
+  return read_parameters<P>(archive, layer, LoadOptions{.channels = channels});
+}
+
+template <Element P>
+Parameters<P> read_parameters(const npz::Reader& archive, std::string_view layer, const LoadOptions& options) {
+  return detail::read_parameters<P>(detail::ArchiveLayer{archive, layer}, options);
 }
 
 template <Element P>
@@ -176,22 +129,31 @@ void save_npz(const std::filesystem::path& path, const Parameters<P>& parameters
 
 template <Element P>
 Parameters<P> load_npz(const std::filesystem::path& path, std::optional<std::int64_t> channels) {
-  return read_parameters<P>(npz::Reader(path), "", channels);
+  return load_npz<P>(path, LoadOptions{.channels = channels});
+}
+
+template <Element P>
+Parameters<P> load_npz(const std::filesystem::path& path, const LoadOptions& options) {
+  return read_parameters<P>(npz::Reader(path), "", options);
 }
 
 template <Element P>
 void save_npy_folder(const std::filesystem::path& folder, const Parameters<P>& parameters) {
   npy::StagedFiles files;
-  detail::write_parameters(parameters,
-                           [&](const std::string& name, const npy::Header& header, std::span<const std::byte> data) {
-                             files.add(folder / (name + ".npy"), header, data);
-                           });
+  detail::write_parameters(parameters, [&](const auto& arrays) {
+    for (const npz::NewArray& array : arrays) files.add(folder / (array.name + ".npy"), array.header, array.data);
+  });
   files.publish();
 }
 
 template <Element P>
 Parameters<P> load_npy_folder(const std::filesystem::path& folder, std::optional<std::int64_t> channels) {
-  return detail::read_parameters<P>(channels, [&](const std::string& name) { return npy::Reader(folder / (name + ".npy")); });
+  return load_npy_folder<P>(folder, LoadOptions{.channels = channels});
+}
+
+template <Element P>
+Parameters<P> load_npy_folder(const std::filesystem::path& folder, const LoadOptions& options) {
+  return detail::read_parameters<P>(detail::FolderLayer{folder}, options);
 }
 
 }  // namespace batchnorm

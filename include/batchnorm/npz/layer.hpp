@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <batchnorm/errors.hpp>
+#include <batchnorm/npy/convert.hpp>
+#include <batchnorm/npy/npy.hpp>
+#include <batchnorm/npy/tensor.hpp>
+#include <batchnorm/npz/reader.hpp>
+#include <batchnorm/npz/writer.hpp>
+#include <batchnorm/parameter_names.hpp>
+#include <batchnorm/parameters.hpp>
+
+// The arrays of a layer, between a Parameters and files: what checkpoint.hpp is made of.
+namespace batchnorm {
+
+namespace detail {
+
+template <Element P>
+void check_parameters(const Parameters<P>& parameters) {
+  const Shape expected{parameters.channels()};
+  const auto check = [&](const char* name, const Tensor<P>& tensor) {
+    if (tensor.shape() == expected) return;
+    fail<ShapeError>(std::string("batchnorm::Parameters: ") + name + " is " + to_string(tensor.shape()) + ", expected is " +
+                     to_string(expected));
+  };
+  check("scale", parameters.scale);
+  check("bias", parameters.bias);
+  check("mean", parameters.mean);
+  check("variance", parameters.variance);
+  if (parameters.batches < 0) {
+    fail<ValueError>("batchnorm::Parameters: batches is " + std::to_string(parameters.batches) + ", it must not be negative");
+  }
+}
+
+/// Calls write(arrays) with the arrays of a layer.
+template <Element P, class Write>
+void write_parameters(const Parameters<P>& parameters, Write write) {
+  check_parameters(parameters);
+  const npy::Header header = npy::header_of(parameters.scale);
+  const auto &scale = npy::as_written(parameters.scale), &bias = npy::as_written(parameters.bias),
+             &mean = npy::as_written(parameters.mean), &variance = npy::as_written(parameters.variance);
+  const auto bytes = [](const auto& tensor) { return std::as_bytes(std::span(tensor.begin(), tensor.end())); };
+  const std::array<npz::NewArray, 5> arrays{
+      {{"scale", header, bytes(scale)},
+       {"bias", header, bytes(bias)},
+       {"mean", header, bytes(mean)},
+       {"variance", header, bytes(variance)},
+       {"batches", {npy::Type::int64, {}}, std::as_bytes(std::span(&parameters.batches, 1))}}};
+  write(arrays);
+}
+
+/// An open array as a tensor of [C]; `channels` becomes C where it is not known.
+template <Element P, class Array>
+Tensor<P> read_channels(Array array, std::optional<std::int64_t>& channels, bool convert) {
+  const auto& shape = array.header().shape;
+  if (shape.size() != 1 || shape[0] != channels.value_or(shape[0])) {
+    array.fail("its shape is " + npy::to_string(shape) + ", expected is " +
+               (channels ? npy::to_string({*channels}) : "(C,), one axis"));
+  }
+  channels = shape[0];
+  return convert ? npy::read_converted<P>(array) : npy::read_tensor<P>(array);
+}
+
+template <class Array>
+std::int64_t read_batches(Array array) {
+  const npy::Header expected{npy::Type::int64, {}};
+  if (array.header() != expected) {
+    array.fail("it is " + npy::type_name(array.header().type) + " of shape " + npy::to_string(array.header().shape) +
+               ", expected is int64 of shape ()");
+  }
+  std::int64_t batches = 0;
+  array.read(std::as_writable_bytes(std::span(&batches, 1)));
+  if (batches < 0) array.fail("it is " + std::to_string(batches) + ", it must not be negative");
+  return batches;
+}
+
+/// One number of any type.
+template <class Array>
+std::int64_t read_converted_batches(Array array) {
+  const auto& shape = array.header().shape;
+  if (array.header().type == npy::Type::int64 && shape.empty()) return read_batches(std::move(array));
+  if (!shape.empty() && shape != std::vector<std::int64_t>{1}) {
+    array.fail("its shape is " + npy::to_string(shape) + ", expected is () or (1,)");
+  }
+  const Tensor<double> read = npy::read_converted<double>(array);
+  const double batches = read[0];
+  constexpr double largest = 9007199254740992;  // 2^53
+  if (!(batches >= 0 && batches <= largest) || batches != std::floor(batches)) {
+    array.fail("it is " + npy::detail::number_text(batches) + ", it must be a whole number from 0 to 2^53");
+  }
+  return static_cast<std::int64_t>(batches);
+}
+
+inline std::string array_name(std::string_view layer, std::string_view name) {
+  return layer.empty() ? std::string(name) : std::string(layer).append(".").append(name);
+}
+
+/// The arrays of a layer in an archive.
+struct ArchiveLayer {
+  const npz::Reader& archive;
+  std::string_view layer;
+
+  bool contains(std::string_view name) const { return archive.contains(array_name(layer, name)); }
+  npz::Array open(std::string_view name) const { return archive.open(array_name(layer, name)); }
+  [[noreturn]] void refuse(std::string_view name, const std::string& why) const {
+    throw npy::FileError(archive.path(), "it has no array " + npz::detail::quoted(array_name(layer, name)) + why);
+  }
+};
+
+/// The arrays of a layer in a folder.
+struct FolderLayer {
+  const std::filesystem::path& folder;
+
+  std::filesystem::path file(std::string_view name) const { return folder / std::string(name).append(".npy"); }
+  bool contains(std::string_view name) const {
+    std::error_code ignored;
+    return std::filesystem::exists(file(name), ignored);
+  }
+  npy::Reader open(std::string_view name) const { return npy::Reader(file(name)); }
+  [[noreturn]] void refuse(std::string_view name, const std::string& why) const {
+    throw npy::FileError(file(name), "there is no such file" + why);
+  }
+};
+
+/// Refuses a layer that has the names of another framework.
+template <class Layer>
+void refuse_other_names(const Layer& layer, const std::string& missing) {
+  struct Framework {
+    const char* name;
+    const char* function;
+    ParameterNames names;
+  };
+  const Framework frameworks[] = {{"PyTorch", "pytorch_names", pytorch_names()},
+                                  {"Keras", "keras_names", keras_names()},
+                                  {"Flax", "flax_names", flax_names()},
+                                  {"ONNX", "onnx_names", onnx_names()},
+                                  {"PaddlePaddle", "paddle_names", paddle_names()},
+                                  {"this library", "ParameterNames", {}}};
+  for (const auto& [name, function, names] : frameworks) {
+    if (!layer.contains(names.mean) || !layer.contains(names.variance)) continue;
+    if (missing == names.scale || missing == names.bias || missing == names.mean || missing == names.variance) continue;
+    layer.refuse(missing,
+                 std::string(", but the names of ").append(name).append(": LoadOptions::names = ").append(function) + "()");
+  }
+}
+
+/// Reads a layer of an archive or of a folder.
+template <Element P, class Layer>
+Parameters<P> read_parameters(const Layer& layer, const LoadOptions& options) {
+  const ParameterNames& names = options.names;
+  std::optional<std::int64_t> channels = options.channels;
+  const auto read = [&](const std::string& name) {
+    if (name.empty()) return Tensor<P>();
+    if (!layer.contains(name)) refuse_other_names(layer, name);
+    return read_channels<P>(layer.open(name), channels, options.convert);
+  };
+  Tensor<P> scale = read(names.scale), bias = read(names.bias), mean = read(names.mean), variance = read(names.variance);
+  if (!channels) fail<ValueError>("batchnorm::LoadOptions: channels is absent, and so are all arrays that would tell it");
+  Parameters<P> parameters(*channels);
+  if (!names.scale.empty()) parameters.scale = std::move(scale);
+  if (!names.bias.empty()) parameters.bias = std::move(bias);
+  if (!names.mean.empty()) parameters.mean = std::move(mean);
+  if (!names.variance.empty()) parameters.variance = std::move(variance);
+  if (!names.batches.empty()) {
+    auto array = layer.open(names.batches);
+    parameters.batches = options.convert ? read_converted_batches(std::move(array)) : read_batches(std::move(array));
+  }
+  return parameters;
+}
+
+}  // namespace detail
+
+}  // namespace batchnorm
