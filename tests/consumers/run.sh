@@ -93,6 +93,9 @@ mixed_processors() {
     "$1" "$folder/second.o" "$folder/first.o" -pthread -o "$folder/program" && "$folder/program"
 }
 no_exceptions() { compile "$1" c++20 -fno-exceptions -fno-rtti "${headers[@]}" -Werror $flags/without_exceptions.cpp; }
+checkpoint_warnings() {
+  compile "$1" c++20 -O3 -isystem include -isystem /usr/include/eigen3 -Werror $flags/checkpoint_alone.cpp -lz
+}
 fast_math() { compile "$1" c++20 -ffast-math "${headers[@]}" $flags/fast_math.cpp; }
 cu_file() {
   mkdir -p "$folder" && cp "$program" "$folder/program.cu" &&
@@ -109,8 +112,8 @@ both="g++ clang++"
 table=(
   "headers_alone $both" "cpp_23 $both" "single_header $both" "installed $both" "moved clang++" "archive g++"
   "debian_package clang++" "pkg_config g++" "subdirectory g++" "fetched clang++"
-  "eigen_5_installed g++" "eigen_5_subdirectory clang++" "checkpoint_installed $both" "checkpoint_subdirectory clang++" "adapters_installed $both"
-  "mixed_processors $both" "no_exceptions $both" "fast_math $both"
+  "eigen_5_installed g++" "eigen_5_subdirectory clang++" "checkpoint_installed $both" "checkpoint_subdirectory clang++"
+  "checkpoint_warnings $both" "adapters_installed $both" "mixed_processors $both" "no_exceptions $both" "fast_math $both"
 )
 skipped=()
 if command -v mpicxx > /dev/null; then
