@@ -11,6 +11,7 @@
 #include <batchnorm/isa.hpp>
 #include <batchnorm/thread_team.hpp>
 
+#include "../examples/output/standard_output.hpp"
 #include "accuracy/data.hpp"
 #include "accuracy/table.hpp"
 #include "suite/machine.hpp"
@@ -120,6 +121,7 @@ void print(const bench::ErrorTable& table, const Request& request) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  standard_output::prepare();
   CLI::App app(
       "Prints how exact batch normalization is, here and by the rivals of this build: the largest errors against an\n"
       "oracle in long double, in ulp as docs/numerics.md counts them. Options that name something may be repeated.");
@@ -127,10 +129,10 @@ int main(int argc, char** argv) {
     const Request request = read(argc, argv, app);
     print(measured(request), request);
   } catch (const CLI::Success& help) {
-    return app.exit(help);
+    return standard_output::finish("bench_accuracy", app.exit(help));
   } catch (const std::exception& error) {
     std::cerr << "bench_accuracy: " << error.what() << "\n";
     return 2;
   }
-  return 0;
+  return standard_output::finish("bench_accuracy", 0);
 }

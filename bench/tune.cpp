@@ -18,6 +18,7 @@
 #include <batchnorm/cpu/tuning.hpp>
 #include <batchnorm/thread_team.hpp>
 
+#include "../examples/output/standard_output.hpp"
 #include "suite/names.hpp"
 #include "suite/timing.hpp"
 #include "suite/workload.hpp"
@@ -145,7 +146,7 @@ void try_values(const Knob& knob, const Tuning& now) {
   }
   std::printf("%-24s %12s %12s %6.1f %%  %s\n", knob.name.c_str(), text_of(knob.get(now)).c_str(),
               text_of(knob.get(tunings[best])).c_str(), 100 * (1 - scores[best]), each.c_str());
-  std::fflush(stdout);
+  standard_output::flush();
 }
 
 void run(const std::vector<std::string>& names, int threads) {
@@ -167,6 +168,7 @@ void run(const std::vector<std::string>& names, int threads) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  standard_output::prepare();
   CLI::App app("Prints what this machine would prefer for the numbers in batchnorm/cpu/tuning.hpp, each varied alone.");
   std::vector<std::string> names;
   int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
@@ -177,10 +179,10 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
     run(names, threads);
   } catch (const CLI::Success& help) {
-    return app.exit(help);
+    return standard_output::finish("bench_tune", app.exit(help));
   } catch (const std::exception& error) {
     std::cerr << "bench_tune: " << error.what() << "\n";
     return 2;
   }
-  return 0;
+  return standard_output::finish("bench_tune", 0);
 }

@@ -21,6 +21,7 @@
 
 #include "fashion_mnist/dataset.hpp"
 #include "mpi_training/data_parallel.hpp"
+#include "output/standard_output.hpp"
 #include "train_mnist/architectures.hpp"
 #include "train_mnist/training.hpp"
 
@@ -81,7 +82,7 @@ int train(const Arguments& arguments, const Examples& examples, const Ranks& ran
     parted = difference(together.layers, alone.layers);
     std::printf("%8lld%16.9f%16.9f%16.1e%20.9f%16.1e\n", static_cast<long long>(step), loss_alone, loss_together, parted,
                 loss_apart, difference(apart.layers, alone.layers));
-    std::fflush(stdout);
+    standard_output::flush();
   }
   if (prints) std::printf("\n* largest difference from those of one process, as a share of the largest of their layer\n");
   MPI_Bcast(&parted, 1, MPI_DOUBLE, 0, ranks.communicator);
@@ -138,8 +139,9 @@ int run(int argc, char** argv, const Ranks& ranks) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  standard_output::prepare();
   MPI_Init(&argc, &argv);
   const int status = run(argc, argv, Ranks(MPI_COMM_WORLD));
   MPI_Finalize();
-  return status;
+  return standard_output::finish("mpi_training", status);
 }

@@ -25,6 +25,7 @@
 #include "fashion_mnist/check.hpp"
 #include "fashion_mnist/dataset.hpp"
 #include "fashion_mnist/feature_moments.hpp"
+#include "output/standard_output.hpp"
 #include "picture/png.hpp"
 #include "picture/sheet.hpp"
 #include "progress/progress.hpp"
@@ -474,9 +475,8 @@ int normalize_images(const Arguments& arguments) {
   return passed ? 0 : 1;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+/// Returns the exit status.
+int run(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Batch normalization of the Fashion-MNIST images: statistics, checks, throughput and a picture.");
   app.add_option("--data", arguments.data, "Folder of the data set's four .gz files")->capture_default_str();
@@ -498,4 +498,11 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "normalize_images: %s\n", error.what());
   }
   return 2;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  standard_output::prepare();
+  return standard_output::finish("normalize_images", run(argc, argv));
 }

@@ -18,6 +18,7 @@
 #include <batchnorm/batchnorm.hpp>
 
 #include "fashion_mnist/dataset.hpp"
+#include "output/standard_output.hpp"
 #include "progress/progress.hpp"
 #include "train_mnist/architectures.hpp"
 #include "train_mnist/folding.hpp"
@@ -76,7 +77,7 @@ void test(Architecture<float>& architecture, const Examples& examples, std::int6
 void print_test(const Progress& progress, double test_accuracy) {
   std::printf("  %8lld%12.3f%18.1f %%%16.1f %%\n", static_cast<long long>(progress.step), progress.loss,
               100 * progress.accuracy, 100 * test_accuracy);
-  std::fflush(stdout);
+  standard_output::flush();
 }
 
 Run train(std::string name, Normalize normalize, Architecture<float> architecture, const Data& data, const Plan& plan) {
@@ -195,9 +196,8 @@ void add_options(CLI::App& app, Arguments& arguments) {
       ->capture_default_str();
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+/// Returns the exit status.
+int run(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Trains two networks on Fashion-MNIST with and without batch normalization; draws how they learn.");
   add_options(app, arguments);
@@ -217,4 +217,11 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "train_mnist: %s\n", error.what());
   }
   return 2;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  standard_output::prepare();
+  return standard_output::finish("train_mnist", run(argc, argv));
 }

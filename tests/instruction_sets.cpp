@@ -7,7 +7,10 @@
 
 #include <batchnorm/isa.hpp>
 
+#include "../examples/output/standard_output.hpp"
+
 int main() {
+  standard_output::prepare();
   using batchnorm::Isa;
   const std::vector<Isa> available = batchnorm::available_isas();
   std::string run;
@@ -18,4 +21,5 @@ int main() {
   }
   std::printf("instruction sets run: %s\n", run.c_str());
   std::printf("instruction sets skipped, this processor lacks them: %s\n", skipped.empty() ? "none" : skipped.c_str());
+  return standard_output::finish("instruction_sets", 0);
 }

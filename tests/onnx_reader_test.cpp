@@ -142,7 +142,8 @@ TEST(OnnxReader, SkipsFieldsThatItDoesNotKnow) {
 TEST(OnnxReader, FindsTheBatchNormsOfBranchesAndFunctions) {
   const Proto proto = every_kind_of_model();
   const onnx::Model model = onnx::parse_model({proto});
-  EXPECT_EQ(onnx_tool::describe(onnx::batch_normalizations(model)), std::string(every_kind_described));
+  onnx::Values values;
+  EXPECT_EQ(onnx_tool::describe(onnx::batch_normalizations(model, values)), std::string(every_kind_described));
 }
 
 TEST(OnnxReader, RefusesModelsThatContradictThemselves) {
@@ -161,7 +162,7 @@ TEST(OnnxReader, RefusesModelsThatContradictThemselves) {
 
 TEST(OnnxReader, RefusesGraphsThatAreNestedTooDeep) {
   const auto nested = [](int levels) {
-    Proto graph;
+    Proto graph = Proto().bytes(graph_field::name, "innermost");
     for (int level = 0; level < levels; ++level) {
       const Proto branch = Proto().bytes(1, "then_branch").bytes(6, graph);
       graph = Proto().bytes(graph_field::node, node_proto("If", "", {}, {}, {branch}));
@@ -181,14 +182,17 @@ TEST(OnnxReader, IdentitiesInACircleLeadNowhere) {
                           .bytes(graph_field::node, node_proto("Identity", "", {"a"}, {"b"}));
   const Proto proto = model_proto(15, graph);
   const onnx::Model model = onnx::parse_model({proto});
-  EXPECT_EQ(onnx::value_of(model.graphs[0], "a").source, onnx::Source::unknown);
+  onnx::Values values;
+  EXPECT_EQ(values.of(model.graphs[0], "a").source, onnx::Source::unknown);
+  EXPECT_EQ(values.of(model.graphs[0], "b").name, "b");
 }
 
 /// Reads all that the tool would read of a model; what is malformed is a FormatError and nothing else.
 void read_all(std::string_view bytes) {
   try {
     const onnx::Model model = onnx::parse_model({bytes});
-    const std::vector<onnx::BatchNormalization> norms = onnx::batch_normalizations(model);
+    onnx::Values values;
+    const std::vector<onnx::BatchNormalization> norms = onnx::batch_normalizations(model, values);
     for (const onnx::BatchNormalization& norm : norms) {
       for (const onnx::Value& value : norm.inputs) {
         if (value.tensor && value.tensor->type == DataType::float32) onnx::decode<float>(*value.tensor);

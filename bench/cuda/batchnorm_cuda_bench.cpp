@@ -15,6 +15,7 @@
 #include <CLI/CLI.hpp>
 #include <batchnorm/element.hpp>
 
+#include "../../examples/output/standard_output.hpp"
 #include "../suite/json.hpp"
 #include "../suite/names.hpp"
 #include "../suite/panel.hpp"
@@ -222,7 +223,7 @@ void print(const Result& result) {
     }
   }
   std::printf("\n");
-  std::fflush(stdout);
+  standard_output::flush();
 }
 
 Json json_of(const Result& result) {
@@ -286,11 +287,12 @@ int run(const Request& request, const std::vector<Problem>& problems) {
   for (const Problem& problem : problems) {
     try {
       results.push_back(measure(problem, facts, request));
-      print(results.back());
     } catch (const std::exception& error) {
       std::cerr << "batchnorm_cuda_bench: " << text_of(problem) << ": " << error.what() << "\n";
       is_complete = false;
+      continue;
     }
+    print(results.back());
   }
   if (!request.json.empty() && !(file << json_of(facts, request, results) << std::flush)) {
     throw std::runtime_error("'" + request.json + "' cannot be written");
@@ -301,6 +303,7 @@ int run(const Request& request, const std::vector<Problem>& problems) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  standard_output::prepare();
   CLI::App app(
       "Times batch normalization on a CUDA device against a copy of the same bytes on it in the same run: one row for\n"
       "each combination of the options, which may all be repeated. cuDNN stands beside it where it was found.");
@@ -322,17 +325,17 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
     problems = problems_of(request);
   } catch (const CLI::Success& help) {
-    return app.exit(help);
+    return standard_output::finish("batchnorm_cuda_bench", app.exit(help));
   } catch (const std::exception& error) {
     std::cerr << "batchnorm_cuda_bench: " << error.what() << "\n";
     return 2;
   }
   if (request.lists_only) {
     for (const Problem& problem : problems) std::cout << text_of(problem) << "\n";
-    return 0;
+    return standard_output::finish("batchnorm_cuda_bench", 0, 1);
   }
   try {
-    return run(request, problems);
+    return standard_output::finish("batchnorm_cuda_bench", run(request, problems), 1);
   } catch (const std::exception& error) {
     std::cerr << "batchnorm_cuda_bench: " << error.what() << "\n";
     return 1;

@@ -12,6 +12,7 @@
 #include <CLI/CLI.hpp>
 #include <batchnorm/thread_team.hpp>
 
+#include "../../examples/output/standard_output.hpp"
 #include "names.hpp"
 #include "panel.hpp"
 #include "parse.hpp"
@@ -136,7 +137,7 @@ Request read_command_line(int argc, char** argv) {
     app.parse(argc, argv);
     request.rows = rows_of(texts);
   } catch (const CLI::Success& help) {
-    std::exit(app.exit(help));
+    std::exit(standard_output::finish("batchnorm_bench", app.exit(help)));
   } catch (const std::exception& error) {
     std::cerr << "batchnorm_bench: " << error.what() << "\n";
     std::exit(2);

@@ -16,6 +16,8 @@
 #include <CLI/CLI.hpp>
 #include <batchnorm/batchnorm.hpp>
 
+#include "../output/standard_output.hpp"
+
 // The command lines of the tools that work on files, and what their options are turned into.
 namespace npy_tool {
 
@@ -104,6 +106,7 @@ inline void set_up(CLI::App& app) {
 
 /// Runs the command that the command line asks for. Returns the exit status; an error stands on one line of standard error.
 inline int run(CLI::App& app, int argc, char** argv) {
+  standard_output::prepare();
   const auto report = [&](const char* message) {
     std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), message);
     return 2;
@@ -111,9 +114,9 @@ inline int run(CLI::App& app, int argc, char** argv) {
   try {
     app.parse(argc, argv);
     if (app.get_subcommands().empty()) throw UsageError("a command is required; --help lists them");
-    return 0;
+    return standard_output::finish(app.get_name().c_str(), 0);
   } catch (const CLI::Success& help) {
-    return app.exit(help);
+    return standard_output::finish(app.get_name().c_str(), app.exit(help));
   } catch (const std::bad_alloc&) {
     return report("out of memory");
   } catch (const std::exception& error) {

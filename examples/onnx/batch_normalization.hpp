@@ -25,6 +25,7 @@ struct BatchNormalization {
   float epsilon = 1e-5F;
   float momentum = 0.9F;
   bool is_training = false;
+  bool is_spatial = true;  ///< one statistic for each channel; otherwise one for each channel and position, [C, D1, ...]
   std::array<Value, 5> inputs{};
   std::string problem{};  ///< why the node cannot be run; empty where it can
 };
@@ -34,7 +35,7 @@ namespace detail {
 /// Reads the attributes and inputs of one node. What does not fit the operator is noted as the node's problem.
 class BatchNormalizationReader {
  public:
-  BatchNormalizationReader(const Graph& graph, const Node& node) {
+  BatchNormalizationReader(const Graph& graph, const Node& node, Values& values) : values_(values) {
     result_.graph = &graph;
     result_.node = &node;
   }
@@ -49,12 +50,13 @@ class BatchNormalizationReader {
                                                      [](std::string_view name) { return !name.empty(); });
     }
     for (const Bytes& bytes : result_.node->attributes) read_attribute(parse_attribute(bytes));
+    if (result_.is_training && !momentum_problem_.empty()) refuse(momentum_problem_);
     const std::vector<std::string_view>& inputs = result_.node->inputs;
     if (inputs.size() != input_names.size()) {
       refuse("it has " + std::to_string(inputs.size()) + " inputs, it must have " + std::to_string(input_names.size()));
     }
     for (std::size_t i = 0; i < std::min(inputs.size(), input_names.size()); ++i) {
-      result_.inputs[i] = value_of(*result_.graph, inputs[i]);
+      result_.inputs[i] = values_.of(*result_.graph, inputs[i]);
     }
     return std::move(result_);
   }
@@ -68,7 +70,10 @@ class BatchNormalizationReader {
     const std::int64_t opset = result_.graph->opset;
     const std::string name = "its attribute " + quoted(attribute.name);
     if (!attribute.reference.empty()) {
-      return refuse(name + " is that of the function's caller, " + quoted(attribute.reference));
+      const std::string why = name + " is that of the function's caller, " + quoted(attribute.reference);
+      if (attribute.name != "momentum") return refuse(why);
+      momentum_problem_ = why;  // inference has no use for it
+      return;
     }
     if (attribute.name == "epsilon") return read_float(attribute, result_.epsilon);
     if (attribute.name == "momentum") return read_float(attribute, result_.momentum);
@@ -77,7 +82,7 @@ class BatchNormalizationReader {
     } else if (attribute.name == "is_test" && opset < 7) {
       result_.is_training = read_int(attribute) == 0;
     } else if (attribute.name == "spatial" && opset < 9) {
-      if (read_int(attribute) != 1) refuse(name + " is not 1: statistics for each position are not supported");
+      result_.is_spatial = read_int(attribute) != 0;
     } else if (attribute.name != "consumed_inputs" || opset >= 6) {
       refuse(name + " does not exist in opset " + std::to_string(opset));
     }
@@ -100,18 +105,20 @@ class BatchNormalizationReader {
     return 0;
   }
 
+  Values& values_;
   BatchNormalization result_;
+  std::string momentum_problem_;
 };
 
 }  // namespace detail
 
-/// The nodes BatchNormalization of all graphs, in the order of the file.
+/// The nodes BatchNormalization of all graphs, in the order of the file. They view the model and `values`.
 /// @throws FormatError   malformed
-inline std::vector<BatchNormalization> batch_normalizations(const Model& model) {
+inline std::vector<BatchNormalization> batch_normalizations(const Model& model, Values& values) {
   std::vector<BatchNormalization> result;
   for (const Graph& graph : model.graphs) {
     for (const Node& node : graph.nodes) {
-      if (node.is("BatchNormalization")) result.push_back(detail::BatchNormalizationReader(graph, node).read());
+      if (node.is("BatchNormalization")) result.push_back(detail::BatchNormalizationReader(graph, node, values).read());
     }
   }
   return result;

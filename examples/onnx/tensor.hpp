@@ -73,9 +73,14 @@ inline constexpr std::array all{segment,  float_data,  int32_data,  string_data,
 struct TensorProto {
   std::string_view name{};
   DataType type{};
-  std::vector<std::int64_t> extents{};
+  std::vector<std::int64_t> extents{};  ///< the first Shape::max_rank of them
+  std::size_t rank = 0;                 ///< how many it has
   Storage storage = storages::none;
   Bytes message{};  ///< the message that has the field of the storage
+
+  void add_extent(std::int64_t extent) {
+    if (rank++ < static_cast<std::size_t>(batchnorm::Shape::max_rank)) extents.push_back(extent);
+  }
 };
 
 [[noreturn]] inline void fail(const TensorProto& tensor, const std::string& what) {
@@ -107,7 +112,7 @@ inline TensorProto parse_tensor(Bytes bytes) {
   TensorProto tensor{.message = bytes};
   bool external = false;
   for_each_field(bytes, "TensorProto", [&](const Field& field) {
-    if (field.number == 1) for_each_integer(field, [&](std::int64_t extent) { tensor.extents.push_back(extent); });
+    if (field.number == 1) for_each_integer(field, [&](std::int64_t extent) { tensor.add_extent(extent); });
     if (field.number == 2) tensor.type = static_cast<DataType>(field.integer());
     if (field.number == 8) tensor.name = field.string();
     if (field.number == 14) external = field.integer() != 0;
@@ -120,8 +125,8 @@ inline TensorProto parse_tensor(Bytes bytes) {
 /// @throws FormatError   more extents than batchnorm::Shape takes, one of them negative, or too many elements for 64 bits
 inline batchnorm::Shape shape_of(const TensorProto& tensor) {
   constexpr auto max_rank = static_cast<std::size_t>(batchnorm::Shape::max_rank);
-  if (tensor.extents.size() > max_rank) {
-    fail(tensor, "its rank is " + std::to_string(tensor.extents.size()) + ", the largest that can be read is " +
+  if (tensor.rank > max_rank) {
+    fail(tensor, "its rank is " + std::to_string(tensor.rank) + ", the largest that can be read is " +
                      std::to_string(max_rank));
   }
   const batchnorm::Shape shape{std::span(tensor.extents)};

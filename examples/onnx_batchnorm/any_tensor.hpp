@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -37,6 +38,18 @@ Tensor<To> converted(const AnyTensor& tensor) {
     return to;
   };
   return std::visit(convert, tensor);
+}
+
+/// The same elements with other extents.
+template <Element T>
+Tensor<T> reshaped(const Tensor<T>& tensor, const batchnorm::Shape& shape) {
+  Tensor<T> result(shape);
+  std::copy(tensor.begin(), tensor.end(), result.begin());
+  return result;
+}
+
+inline AnyTensor reshaped(const AnyTensor& tensor, const batchnorm::Shape& shape) {
+  return std::visit([&](const auto& typed) -> AnyTensor { return reshaped(typed, shape); }, tensor);
 }
 
 /// @throws onnx::FormatError   the values are not there, or of a type that batchnorm lacks

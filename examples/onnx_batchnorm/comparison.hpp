@@ -8,7 +8,7 @@
 #include <batchnorm/format.hpp>
 
 #include "any_tensor.hpp"
-#include "description.hpp"
+#include "digits.hpp"
 #include "npy_tool/command_line.hpp"
 
 namespace onnx_tool {

@@ -29,9 +29,11 @@ class ModelFile {
   explicit ModelFile(const std::filesystem::path& path)
       : file_(path),
         model_(onnx::named(path, [&] { return onnx::parse_model(file_.bytes()); })),
-        norms_(onnx::named(path, [&] { return onnx::batch_normalizations(model_); })) {}
+        norms_(onnx::named(path, [&] { return onnx::batch_normalizations(model_, values_); })) {}
 
   const std::filesystem::path& path() const noexcept { return file_.path(); }
+  const onnx::Model& model() const noexcept { return model_; }
+  onnx::Values& values() noexcept { return values_; }
   const std::vector<onnx::BatchNormalization>& norms() const noexcept { return norms_; }
 
   /// What call() returns; a FormatError in it becomes an error that names the file.
@@ -70,6 +72,7 @@ class ModelFile {
  private:
   onnx::File file_;
   onnx::Model model_;
+  onnx::Values values_;
   std::vector<onnx::BatchNormalization> norms_;
 };
 

@@ -17,15 +17,6 @@
 namespace onnx_tool {
 namespace detail {
 
-/// The shape as which the operator takes one of any rank: the same elements and channels in ranks 2 to 5.
-inline batchnorm::Shape operator_shape(const batchnorm::Shape& shape) {
-  if (shape.rank() == 1) return {shape[0], 1};
-  if (shape.rank() <= 5) return shape;
-  std::int64_t plane = 1;
-  for (int axis = 2; axis < shape.rank(); ++axis) plane *= shape[axis];
-  return {shape[0], shape[1], plane};
-}
-
 /// The same values as P, which is no narrower.
 template <Element P>
 Tensor<P> widened(const AnyTensor& tensor, const std::string& name) {

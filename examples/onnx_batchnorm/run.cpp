@@ -11,6 +11,8 @@
 
 #include <batchnorm/batchnorm.hpp>
 
+#include "affine.hpp"
+#include "checks.hpp"
 #include "commands.hpp"
 #include "comparison.hpp"
 #include "model_file.hpp"
@@ -53,29 +55,29 @@ class Run {
         index_(model_.find(arguments.node)),
         norm_(model_.norms()[index_]),
         before_("'" + arguments.model.string() + "', " + name_of(norm_, index_) + ": ") {
-    if (!norm_.problem.empty()) throw UsageError(before_ + norm_.problem);
+    check(known());
   }
 
   /// y = x * factor + shift, what the node does in inference.
   batchnorm::AffineMap fold() {
-    const AnyTensor &scale = input(1), &bias = input(2), &mean = input(3), &variance = input(4);
-    check_types();
-    return named([&] {
-      return batchnorm::affine_map<double>(converted<double>(mean), converted<double>(variance), converted<double>(scale),
-                                           converted<double>(bias), epsilon());
-    });
+    for (std::size_t k = 1; k < inputs_.size(); ++k) input(k);
+    check(known());
+    return map_of(*inputs_[1], *inputs_[2], *inputs_[3], *inputs_[4], norm_.epsilon);
   }
 
   std::vector<AnyTensor> outputs(const batchnorm::CallOptions& call) {
     for (std::size_t k = 0; k < inputs_.size(); ++k) input(k);
-    check_types();
+    check(known());
     return named([&] {
-      return normalize(batchnorm::from_onnx(norm_.momentum, norm_.epsilon, norm_.is_training), take_operands(), call);
+      // Inference has no use for momentum, whatever it is.
+      const batchnorm::Options options = norm_.is_training ? batchnorm::from_onnx(norm_.momentum, norm_.epsilon, true)
+                                                           : batchnorm::from_onnx(0.9F, norm_.epsilon, false);
+      return norm_.is_spatial ? normalize(options, take_operands(), call)
+                              : normalize_positions(options, take_operands(), call);
     });
   }
 
  private:
-  double epsilon() const { return static_cast<double>(norm_.epsilon); }
 
   /// Reads an input when it is first asked for.
   const AnyTensor& input(std::size_t k) {
@@ -87,31 +89,27 @@ class Run {
   AnyTensor read(std::size_t k) const {
     const onnx::Value& value = norm_.inputs[k];
     if (arguments_.inputs[k]) return read_tensor(*arguments_.inputs[k], declared_type(value));
-    if (!value.tensor) {
+    if (value.tensor == nullptr) {
       throw UsageError(before_ + std::string(onnx::input_names[k]) + " is " + origin_of(value) + "; " + input_options[k] +
                        " gives it");
     }
     return model_.named([&] { return decode(*value.tensor); });
   }
 
-  static onnx::DataType declared_type(const onnx::Value& value) {
-    return value.tensor ? value.tensor->type : value.declaration.type;
+  /// What is known with the files that the command line gives in place of what the model holds.
+  KnownInputs known() const {
+    std::array<bool, 5> is_replaced{};
+    for (std::size_t k = 0; k < is_replaced.size(); ++k) is_replaced[k] = arguments_.inputs[k].has_value();
+    KnownInputs known = model_.named([&] { return known_of(norm_, is_replaced); });
+    for (std::size_t k = 0; k < known.size(); ++k) {
+      if (inputs_[k]) known[k] = {type_of(*inputs_[k]), shape_of(*inputs_[k])};
+    }
+    return known;
   }
 
-  void require_same_type(std::size_t k, std::size_t other) const {
-    if (!inputs_[k] || !inputs_[other] || type_of(*inputs_[k]) == type_of(*inputs_[other])) return;
-    throw UsageError(before_ + std::string(onnx::input_names[k]) + " is " + to_string(type_of(*inputs_[k])) + ", opset " +
-                     std::to_string(norm_.graph->opset) + " wants the type of " + std::string(onnx::input_names[other]) + ", " +
-                     to_string(type_of(*inputs_[other])));
-  }
-
-  /// The types that the version of the operator lets go together. Of what is read so far.
-  void check_types() const {
-    require_same_type(2, 1);
-    require_same_type(4, 3);
-    if (norm_.graph->opset < 15) require_same_type(1, 0);
-    if (norm_.graph->opset < 14) require_same_type(3, 0);
-    if (norm_.graph->opset < 14) require_same_type(3, 1);
+  void check(const KnownInputs& known) const {
+    const std::string problem = problem_of(norm_, known);
+    if (!problem.empty()) throw UsageError(before_ + problem);
   }
 
   Operands take_operands() {
@@ -154,9 +152,8 @@ Tensor<double> tensor_of(std::span<const double> values) {
   return tensor;
 }
 
-void write(const std::filesystem::path& folder, const std::vector<AnyTensor>& outputs,
-           const std::optional<batchnorm::AffineMap>& map) {
-  npy_tool::OutputFolder out(folder);
+void add(npy_tool::OutputFolder& out, const std::vector<AnyTensor>& outputs,
+         const std::optional<batchnorm::AffineMap>& map) {
   for (std::size_t k = 0; k < outputs.size(); ++k) {
     std::visit([&](const auto& tensor) { out.add(output_names[k], tensor); }, outputs[k]);
   }
@@ -164,7 +161,6 @@ void write(const std::filesystem::path& folder, const std::vector<AnyTensor>& ou
     out.add("folded_scale", tensor_of(map->factor));
     out.add("folded_shift", tensor_of(map->shift));
   }
-  out.publish();
 }
 
 void run(const RunArguments& arguments) {
@@ -181,8 +177,12 @@ void run(const RunArguments& arguments) {
   if (arguments.fold) map = norm.fold();
   if (has_x) outputs = norm.outputs(call);
   const std::string text = compare_all(outputs, arguments.expected) + (map ? table_of(*map) : "");
-  if (arguments.out) write(*arguments.out, outputs, map);
+  std::optional<npy_tool::OutputFolder> out;
+  if (arguments.out) add(out.emplace(*arguments.out), outputs, map);
+  // Files appear only if the text does.
   std::fputs(text.c_str(), stdout);
+  standard_output::flush();
+  if (out) out->publish();
 }
 
 }  // namespace

@@ -32,7 +32,8 @@ inline batchnorm::Tensor<float> read_onnx_tensor(const std::string& path) {
 inline OnnxCase read_onnx_case(const std::string& folder) {
   const onnx::File file(folder + "/model.onnx");
   const onnx::Model model = onnx::parse_model(file.bytes());
-  const std::vector<onnx::BatchNormalization> norms = onnx::batch_normalizations(model);
+  onnx::Values values;
+  const std::vector<onnx::BatchNormalization> norms = onnx::batch_normalizations(model, values);
   if (norms.size() != 1 || !norms[0].problem.empty()) throw std::runtime_error(folder + ": not a model of one batch norm");
   OnnxCase result{norms[0].epsilon, norms[0].momentum, norms[0].is_training, {}, {}};
   const std::string data = folder + "/test_data_set_0/";

@@ -104,6 +104,7 @@ node 3: opset 15, channels 2, epsilon 1e-05, momentum 0.9, inference
     var 'nobody': nowhere in the model
     output 'n4'
 node 4 'in_branch' of graph 'then': opset 15, channels 2, epsilon 1e-05, momentum 0.9, inference
+    cannot be run: var is float64, opset 15 wants the type of mean, float32
     X 'in': nowhere in the model
     scale 'outer_scale': float32 [2], an initializer (raw_data)
     B 'outer_bias': float32 [2], an initializer (float_data)
