@@ -10,5 +10,6 @@ int main(int argc, char** argv) {
   npy_tool::set_up(app);
   onnx_tool::add_list(app);
   onnx_tool::add_run(app);
+  onnx_tool::add_fold(app);
   return npy_tool::run(app, argc, argv);
 }

@@ -126,7 +126,8 @@ class ModelParser {
 
   void parse_inner(const std::vector<Bytes>& inner, const Graph& graph, int depth) {
     for (const Bytes& body : inner) {
-      parse_graph(body, {.place = "a graph", .outer = &graph, .opset = graph.opset, .is_function = graph.is_function}, depth + 1);
+      parse_graph(body, {.place = "a graph", .outer = &graph, .opset = graph.opset, .is_function = graph.is_function},
+                  depth + 1);
     }
   }
 

@@ -85,6 +85,7 @@ class Message {
   Message(Bytes bytes, std::string_view name) : rest_(bytes), name_(name) {}
 
   bool at_end() const noexcept { return rest_.text.empty(); }
+  std::size_t position() const noexcept { return rest_.position; }  ///< where the next field begins
 
   /// The next field. Call it while not at_end().
   /// @throws FormatError   the message is cut off, a length goes beyond its end, or there is no such field or wire type

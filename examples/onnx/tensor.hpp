@@ -126,8 +126,8 @@ inline TensorProto parse_tensor(Bytes bytes) {
 inline batchnorm::Shape shape_of(const TensorProto& tensor) {
   constexpr auto max_rank = static_cast<std::size_t>(batchnorm::Shape::max_rank);
   if (tensor.rank > max_rank) {
-    fail(tensor, "its rank is " + std::to_string(tensor.rank) + ", the largest that can be read is " +
-                     std::to_string(max_rank));
+    fail(tensor,
+         "its rank is " + std::to_string(tensor.rank) + ", the largest that can be read is " + std::to_string(max_rank));
   }
   const batchnorm::Shape shape{std::span(tensor.extents)};
   try {

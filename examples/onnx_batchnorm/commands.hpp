@@ -9,6 +9,7 @@ class App;
 namespace onnx_tool {
 
 void add_list(CLI::App& app);
+void add_fold(CLI::App& app);
 void add_run(CLI::App& app);
 
 }  // namespace onnx_tool

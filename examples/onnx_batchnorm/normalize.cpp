@@ -48,8 +48,9 @@ std::vector<AnyTensor> normalize_plainly(batchnorm::Options options, const Opera
   // The statistics do not depend on epsilon.
   Tensor<double> y(x.shape()), batch_mean(mean.shape()), batch_variance(mean.shape());
   const batchnorm::Shape shape = operator_shape(x.shape());
-  batchnorm::batch_norm<double, double>(batchnorm::Format::NCHW, options, {x.data(), shape}, scale, bias, mean, variance,
-                                        {.output_x = {y.data(), shape}, .batch_mean = batch_mean, .batch_variance = batch_variance}, {}, call);
+  batchnorm::batch_norm<double, double>(
+      batchnorm::Format::NCHW, options, {x.data(), shape}, scale, bias, mean, variance,
+      {.output_x = {y.data(), shape}, .batch_mean = batch_mean, .batch_variance = batch_variance}, {}, call);
   outputs.push_back(as_type_of(operands.x, formula(x, scale, bias, batch_mean, batch_variance, epsilon)));
   outputs.push_back(as_type_of(operands.mean, std::move(wide.mean)));
   outputs.push_back(as_type_of(operands.variance, std::move(wide.variance)));

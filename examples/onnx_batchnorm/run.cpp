@@ -72,13 +72,11 @@ class Run {
       // Inference has no use for momentum, whatever it is.
       const batchnorm::Options options = norm_.is_training ? batchnorm::from_onnx(norm_.momentum, norm_.epsilon, true)
                                                            : batchnorm::from_onnx(0.9F, norm_.epsilon, false);
-      return norm_.is_spatial ? normalize(options, take_operands(), call)
-                              : normalize_positions(options, take_operands(), call);
+      return norm_.is_spatial ? normalize(options, take_operands(), call) : normalize_positions(options, take_operands(), call);
     });
   }
 
  private:
-
   /// Reads an input when it is first asked for.
   const AnyTensor& input(std::size_t k) {
     if (!inputs_[k]) inputs_[k] = read(k);
@@ -152,8 +150,7 @@ Tensor<double> tensor_of(std::span<const double> values) {
   return tensor;
 }
 
-void add(npy_tool::OutputFolder& out, const std::vector<AnyTensor>& outputs,
-         const std::optional<batchnorm::AffineMap>& map) {
+void add(npy_tool::OutputFolder& out, const std::vector<AnyTensor>& outputs, const std::optional<batchnorm::AffineMap>& map) {
   for (std::size_t k = 0; k < outputs.size(); ++k) {
     std::visit([&](const auto& tensor) { out.add(output_names[k], tensor); }, outputs[k]);
   }
