@@ -150,6 +150,19 @@ TEST_F(OnnxBatchnormCostsTest, LayersThatShareLargeWeightsAreNotCopiedEachTime) 
   EXPECT_LT(read_bytes(folder_ / "folded.onnx").size(), 3 * read_bytes(model()).size());
 }
 
+TEST_F(OnnxBatchnormCostsTest, ParametersOfManyFieldsAreReadOnce) {
+  Proto parameter = tensor_proto("p", {1}, {1});
+  for (int i = 0; i < 100000; ++i) parameter.integer(99, 1);
+  Proto graph = Proto().bytes(graph_field::initializer, parameter);
+  for (int i = 0; i < 2000; ++i) {
+    const std::string w = "w" + label(i), c = "c" + label(i);
+    graph.bytes(graph_field::initializer, tensor_proto(w, {1, 1, 1}, {1}));
+    graph.bytes(graph_field::node, node_proto("Conv", "", {"x", w}, {c}));
+    graph.bytes(graph_field::node, node_proto("BatchNormalization", "", {c, "p", "p", "p", "p"}, {label(i)}));
+  }
+  expect_cheap(graph);
+}
+
 TEST_F(OnnxBatchnormCostsTest, ALongChainOfBatchNormsThatShareLargeParameters) {
   Proto graph = Proto().bytes(graph_field::initializer, tensor_proto("w", {20000, 1, 1}, Doubles(20000, 1)));
   graph.bytes(graph_field::initializer, tensor_proto("p", {20000}, Doubles(20000, 1)));

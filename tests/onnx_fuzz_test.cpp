@@ -49,14 +49,69 @@ class Mutator {
  public:
   explicit Mutator(std::vector<std::string> corpus, std::uint32_t seed) : corpus_(std::move(corpus)), random_(seed) {}
 
+  /// Bytes that are changed anywhere are mostly refused; so some changes are of whole fields, with the lengths around them.
   std::string next() {
     std::string bytes = corpus_[below(corpus_.size())];
-    for (std::size_t count = 1 + below(4); count > 0; --count) mutate(bytes);
+    for (std::size_t count = 1 + below(4); count > 0; --count) bytes = mutate_field(bytes);
+    for (std::size_t count = below(3); count > 1; --count) mutate(bytes);
     return bytes;
   }
 
  private:
   std::size_t below(std::size_t end) { return std::uniform_int_distribution<std::size_t>(0, end - 1)(random_); }
+
+  struct Place {
+    std::size_t begin, end;
+  };
+
+  static std::vector<Place> fields_of(onnx::Bytes message) {
+    std::vector<Place> places;
+    try {
+      for (onnx::Message rest(message, ""); !rest.at_end();) {
+        const std::size_t begin = rest.position();
+        rest.next();
+        places.push_back({begin, rest.position()});
+      }
+    } catch (const onnx::FormatError&) {
+      places.clear();
+    }
+    return places;
+  }
+
+  /// A field of the message, or of one that is in it.
+  Place find(std::string_view file) {
+    onnx::Bytes message{file};
+    Place place{0, 0};
+    for (std::vector<Place> places = fields_of(message); !places.empty(); places = fields_of(message)) {
+      place = places[below(places.size())];
+      const onnx::Field field = onnx::Message({file.substr(place.begin, place.end - place.begin), place.begin}, "").next();
+      if (field.type != onnx::WireType::bytes || below(6) == 0) break;
+      message = field.bytes;
+    }
+    return place;
+  }
+
+  /// Takes a field away, doubles it, or puts another in its place.
+  std::string mutate_field(const std::string& bytes) {
+    const Place place = find(bytes);
+    if (place.end == 0) return bytes;
+    std::string text = bytes.substr(place.begin, place.end - place.begin);
+    const std::string& other = corpus_[below(corpus_.size())];
+    const std::string& source = below(2) == 0 ? bytes : other;
+    const Place from = find(source);
+    switch (below(5)) {
+      case 0: text.clear(); break;
+      case 1: text += text; break;
+      case 2: text = source.substr(from.begin, from.end - from.begin); break;
+      case 3: text[below(text.size())] = static_cast<char>(below(256)); break;
+      default: text.back() = static_cast<char>(static_cast<unsigned char>(text.back()) ^ (1U << below(8))); break;
+    }
+    onnx::Edits edits;
+    edits.replace(place.begin, place.end, text);
+    std::string result;
+    for (const std::string_view piece : edits.apply({bytes})) result += piece;
+    return result;
+  }
 
   void mutate(std::string& bytes) {
     if (bytes.empty()) bytes = "x";

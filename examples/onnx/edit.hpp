@@ -12,25 +12,10 @@
 #include <vector>
 
 #include "protobuf.hpp"
+#include "write.hpp"
 
 // Changes of a protocol buffer that leave every other byte as it is, but for the lengths of the messages around a change.
 namespace onnx {
-
-inline void append_varint(std::string& text, std::uint64_t value) {
-  for (; value > 0x7FU; value >>= 7U) text += static_cast<char>(value | 0x80U);
-  text += static_cast<char>(value);
-}
-
-inline void append_integer(std::string& text, std::uint64_t number, std::int64_t value) {
-  append_varint(text, number << 3U);
-  append_varint(text, static_cast<std::uint64_t>(value));
-}
-
-inline void append_bytes(std::string& text, std::uint64_t number, std::string_view bytes) {
-  append_varint(text, number << 3U | 2U);
-  append_varint(text, bytes.size());
-  text += bytes;
-}
 
 /// Fields of a message, and of those nested in it, that are replaced.
 class Edits {

@@ -159,10 +159,13 @@ class ModelParser {
 
   static void add_node(Graph& graph, const Field& field, std::vector<Bytes>& inner) {
     if (field.nested().text.empty()) return;
-    const Node& node = graph.nodes.emplace_back(parse_node(field));
+    Node& node = graph.nodes.emplace_back(parse_node(field));
     for (const Bytes& attribute : node.attributes) {
       for_each_field(attribute, "AttributeProto", [&](const Field& part) {
-        if ((part.number == 6 || part.number == 11) && !part.nested().text.empty()) inner.push_back(part.nested());
+        if ((part.number == 6 || part.number == 11) && !part.nested().text.empty()) {
+          inner.push_back(part.nested());
+          node.has_graphs = true;
+        }
       });
     }
     for (const std::string_view output : node.outputs) {

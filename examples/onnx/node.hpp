@@ -50,6 +50,7 @@ struct Node {
   std::vector<Bytes> attributes{};
   Bytes message{};
   std::size_t position = 0;  ///< of the field that holds the message
+  bool has_graphs = false;   ///< in its attributes
 
   /// An operator of ONNX itself.
   bool is(std::string_view type) const noexcept { return op_type == type && (domain.empty() || domain == "ai.onnx"); }

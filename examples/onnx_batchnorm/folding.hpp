@@ -84,6 +84,7 @@ class Folding {
     if (norm.graph->is_function) return "it stands in a function, which several nodes may call";
     if (const std::string problem = problem_of(norm, known_of(norm)); !problem.empty()) return "it cannot be run: " + problem;
     if (norm.is_training) return "it trains";
+    if (norm.node->has_graphs) return "it has graphs in its attributes";
     const std::vector<std::string_view>& outputs = norm.node->outputs;
     if (outputs.empty() || outputs[0].empty()) return "it has no output Y";
     for (std::size_t k = 1; k < outputs.size(); ++k) {
@@ -128,12 +129,11 @@ class Folding {
     if (before != plan_of_.end() && !spend(static_cast<std::uint64_t>(into.channels()))) {
       return "the chain of batch norms before it is too long";
     }
-    const auto parameter = [&](std::size_t k) { return decode(*norm.inputs[k].tensor); };
+    const auto parameter = [&](std::size_t k) -> const AnyTensor& { return decoded(*norm.inputs[k].tensor); };
     batchnorm::AffineMap map = map_of(parameter(1), parameter(2), parameter(3), parameter(4), norm.epsilon);
     for (std::size_t c = 0; c < map.factor.size(); ++c) {
       if (!std::isfinite(map.factor[c]) || !std::isfinite(map.shift[c])) {
-        return "channel " + std::to_string(c) + " has scale' " + to_string(map.factor[c]) + " and shift' " +
-               to_string(map.shift[c]);
+        return "channel " + std::to_string(c) + " has a factor or a shift that is not finite";
       }
     }
     if (before == plan_of_.end()) {
@@ -149,6 +149,13 @@ class Folding {
     plan.norms.push_back(i);
     plan_of_[norm.node] = &plan;
     return "";
+  }
+
+  /// The values of a tensor that many may refer to: read once, kept.
+  const AnyTensor& decoded(const onnx::TensorProto& tensor) {
+    const auto [entry, is_new] = decoded_.try_emplace(&tensor);
+    if (is_new) entry->second = decode(tensor);
+    return entry->second;
   }
 
   bool spend(std::uint64_t bytes) {
@@ -172,9 +179,14 @@ class Folding {
              static_cast<std::uint64_t>(onnx::size_of(layer.weights.tensor->type));
     };
     // A shape is believed only beside the values that it claims.
-    onnx::check_values(*layer.weights.tensor);
-    if (layer.bias.tensor != nullptr) onnx::check_values(*layer.bias.tensor);
-    if (!is_own(graph, layer.weights, inputs[1], layer.shape) && !spend(bytes(layer.shape))) return false;
+    const bool is_own_weights = is_own(graph, layer.weights, inputs[1], layer.shape);
+    if (is_own_weights) {
+      onnx::check_values(*layer.weights.tensor);
+    } else {
+      decoded(*layer.weights.tensor);
+    }
+    if (layer.bias.tensor != nullptr) decoded(*layer.bias.tensor);
+    if (!is_own_weights && !spend(bytes(layer.shape))) return false;
     // A bias of [M, channels] that is spread from [M, 1] may be larger than all that the model holds.
     const bool is_small = layer.bias_shape.rank() == 1 || is_own(graph, layer.bias, inputs[2], layer.bias_shape);
     return is_small || (batchnorm::element_count(layer.bias_shape, "the bias", "Gemm") > 0 && spend(bytes(layer.bias_shape)));
@@ -183,14 +195,16 @@ class Folding {
   // ---- what is written
 
   void edit(const Plan& plan) {
-    const FoldedTensors tensors = folded(plan.layer, plan.map);
+    const Layer& layer = plan.layer;
+    const bool is_own_weights = is_own(*plan.graph, layer.weights, layer.node->inputs[1], layer.shape);
+    const FoldedTensors tensors = folded(layer, is_own_weights ? decode(*layer.weights.tensor) : decoded(*layer.weights.tensor),
+                                         layer.bias.tensor == nullptr ? nullptr : &decoded(*layer.bias.tensor), plan.map);
     if (!tensors.is_finite) {
-      const std::string why = "the weights would not be finite in " + onnx::to_string(plan.layer.weights.tensor->type);
+      const std::string why = "the weights would not be finite in " + onnx::to_string(layer.weights.tensor->type);
       for (const std::size_t i : plan.norms) reasons_[i] = why;
       return;
     }
     folded_ += plan.norms.size();
-    const Layer& layer = plan.layer;
     std::string initializers;
     const std::string weights = place(plan, layer.weights, 1, layer.shape, tensors.weights, initializers);
     const std::string bias = place(plan, layer.bias, 2, layer.bias_shape, tensors.bias, initializers);
@@ -213,29 +227,13 @@ class Folding {
       replace_values(*value.tensor, raw);
       return "";
     }
-    const std::int64_t type = static_cast<std::int64_t>(plan.layer.weights.tensor->type);
-    const std::string_view like = value.tensor != nullptr ? value.name : std::string_view(plan.layer.weights.name);
+    const onnx::DataType type = plan.layer.weights.tensor->type;
+    const std::string_view like = value.tensor != nullptr ? value.name : plan.layer.weights.name;
     const std::string name = uses_.new_name(std::string(like.substr(0, 101)) + (value.tensor != nullptr ? "" : "_bias"));
-    std::string tensor, dims;
-    for (const std::int64_t extent : shape.extents()) {
-      onnx::append_integer(tensor, 1, extent);
-      std::string dim;
-      onnx::append_integer(dim, 1, extent);
-      onnx::append_bytes(dims, 1, dim);
-    }
-    onnx::append_integer(tensor, 2, type);
-    onnx::append_bytes(tensor, 8, name);
-    onnx::append_bytes(tensor, 9, raw);
-    onnx::append_bytes(initializers, 5, tensor);
-    if (model_.ir_version < 4 && plan.graph->outer == nullptr) {  // every initializer is an input, too
-      std::string of_tensor, of_type, info;
-      onnx::append_integer(of_tensor, 1, type);
-      onnx::append_bytes(of_tensor, 2, dims);
-      onnx::append_bytes(of_type, 1, of_tensor);
-      onnx::append_bytes(info, 1, name);
-      onnx::append_bytes(info, 2, of_type);
-      onnx::append_bytes(changes_[plan.graph].inputs, 11, info);
-    }
+    onnx::append_initializer(initializers, name, type, shape, raw);
+    // Before version 4 of the format every initializer is an input, too.
+    if (model_.ir_version < 4 && plan.graph->outer == nullptr)
+      onnx::append_input(changes_[plan.graph].inputs, name, type, shape);
     return name;
   }
 
@@ -305,6 +303,7 @@ class Folding {
   std::deque<Plan> plans_;
   std::map<const onnx::Node*, Plan*> plan_of_;  ///< by the batch norm
   std::map<const onnx::Graph*, Changes> changes_;
+  std::map<const onnx::TensorProto*, AnyTensor> decoded_;
   onnx::Edits edits_;
   std::size_t folded_ = 0;
 };

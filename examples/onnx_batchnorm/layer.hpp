@@ -78,6 +78,7 @@ class LayerReader {
     if (node.is("Gemm")) layer_.kind = Layer::Kind::gemm;
     if (node.inputs.size() < 2 || node.inputs.size() > 3) refuse("it has " + std::to_string(node.inputs.size()) + " inputs");
     if (node.outputs.size() != 1) refuse("it has " + std::to_string(node.outputs.size()) + " outputs");
+    if (node.has_graphs) refuse("it has graphs in its attributes");
     if (layer_.kind == Layer::Kind::gemm && graph_.opset < 7) refuse("before opset 7 it adds its bias otherwise");
     if (problem.empty()) read_weights();
     if (problem.empty()) read_attributes();
@@ -172,7 +173,9 @@ struct FoldedTensors {
 };
 
 /// W' = factor W and B' = factor beta B + shift in double, each rounded once to the type of the weights.
-inline FoldedTensors folded(const Layer& layer, const batchnorm::AffineMap& map) {
+///   original_bias   of that type; null where the layer has none
+inline FoldedTensors folded(const Layer& layer, const AnyTensor& original_weights, const AnyTensor* original_bias,
+                            const batchnorm::AffineMap& map) {
   const auto fold = [&]<class T>(const Tensor<T>& weights) {
     detail::RawData<T> folded_weights, folded_bias;
     const auto at = [](std::int64_t c) { return static_cast<std::size_t>(c); };
@@ -180,8 +183,8 @@ inline FoldedTensors folded(const Layer& layer, const batchnorm::AffineMap& map)
       const double weight = batchnorm::folding::widened(weights[i]);
       folded_weights.add(map.factor[at(layer.channel_of(i))] * weight, std::isfinite(weight));
     }
-    Tensor<T> bias(batchnorm::Shape{1});
-    if (layer.bias.tensor != nullptr) bias = onnx::decode<T>(*layer.bias.tensor);
+    const Tensor<T> zero(batchnorm::Shape{1});
+    const Tensor<T>& bias = original_bias != nullptr ? std::get<Tensor<T>>(*original_bias) : zero;
     const std::int64_t channels = layer.channels();
     const std::int64_t rows = batchnorm::element_count(layer.bias_shape) / channels, columns = bias.size() / rows;
     for (std::int64_t i = 0; i < rows * channels; ++i) {
@@ -194,7 +197,7 @@ inline FoldedTensors folded(const Layer& layer, const batchnorm::AffineMap& map)
     return FoldedTensors{std::move(folded_weights.text), std::move(folded_bias.text),
                          folded_weights.is_finite && folded_bias.is_finite};
   };
-  return std::visit(fold, decode(*layer.weights.tensor));
+  return std::visit(fold, original_weights);
 }
 
 }  // namespace onnx_tool
