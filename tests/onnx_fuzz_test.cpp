@@ -183,7 +183,7 @@ TEST(OnnxFuzz, EveryMutationIsListedAndFoldedOrRefused) {
   for (const std::string& bytes : corpus) EXPECT_TRUE(use(bytes).is_read);
   Mutator mutator(corpus, 1);
   int read = 0, folded = 0;
-  for (int i = 0; i < 3000 || std::chrono::steady_clock::now() < end; ++i) {
+  for (int i = 0; i < 1500 || std::chrono::steady_clock::now() < end; ++i) {
     const std::string bytes = mutator.next();
     // Memory of its own: a sanitizer sees a byte read beyond its end.
     const auto copy = std::make_unique_for_overwrite<char[]>(bytes.size());
@@ -195,8 +195,8 @@ TEST(OnnxFuzz, EveryMutationIsListedAndFoldedOrRefused) {
     folded += outcome.folded > 0 ? 1 : 0;
   }
   // Mutations that are all refused at once would find nothing.
-  EXPECT_GT(read, 300);
-  EXPECT_GT(folded, 100);
+  EXPECT_GT(read, 150);
+  EXPECT_GT(folded, 50);
 }
 
 }  // namespace
