@@ -167,7 +167,7 @@ Outcome use(std::string_view bytes) {
     EXPECT_LE(folding.report().size(), 200 * bytes.size() + 1000);
     EXPECT_LE(folded.size(), 3 * bytes.size() + 1000);
     EXPECT_EQ(count_norms(folded), norms.size() - folding.count());
-    if (folding.count() == 0) EXPECT_EQ(folded, bytes);
+    EXPECT_TRUE(folding.count() > 0 || folded == bytes);
     return {true, folding.count()};
   } catch (const onnx::FormatError&) {
     return {};
