@@ -99,26 +99,37 @@ def aligned(shape):
     return raw[begin:begin + 4 * count].view(np.float32).reshape(shape)
 
 
-def arguments_structure(*pointers):
+class Vector(ctypes.Structure):
+    """One of batchnorm_c.h."""
+    _fields_ = [("data", ctypes.c_void_p), ("length", ctypes.c_int64)]
+
+
+class Tensor(ctypes.Structure):
+    """One of batchnorm_c.h, dense."""
+    _fields_ = Vector._fields_ + [("offset", ctypes.c_int64), ("strides", ctypes.c_void_p), ("strides_length", ctypes.c_int64)]
+
+
+def arguments_structure(**arrays):
     """One of the structures of batchnorm_c.h that hold a call's arguments."""
-    fields = ([("size", ctypes.c_size_t)] + [(name, ctypes.c_int32) for name in ("type", "parameter_type", "format", "rank")] +
-              [(name, ctypes.c_void_p) for name in pointers])
-    return type("Arguments", (ctypes.Structure,), {"_fields_": fields})
+    fields = ([("struct_size", ctypes.c_size_t)] +
+              [(name, ctypes.c_int32) for name in ("type", "parameter_type", "format", "rank")] + [("shape", ctypes.c_void_p)] +
+              list(arrays.items()))
+    return type("Arguments", (ctypes.Structure,), {"_fields_": fields, "arrays": arrays})
 
 
 class Library:
     """This library, through its C interface; and the copy."""
 
     class Options(ctypes.Structure):
-        _fields_ = ([("size", ctypes.c_size_t)] +
+        _fields_ = ([("struct_size", ctypes.c_size_t)] +
                     [(name, ctypes.c_int32) for name in ("is_training", "running_variance", "not_finite", "reserved")] +
                     [("epsilon", ctypes.c_double), ("momentum", ctypes.c_double), ("batch_number", ctypes.c_int64),
                      ("team", ctypes.c_void_p)])
 
-    Forward = arguments_structure("shape", "x", "x_strides", "scale", "bias", "mean", "variance", "output_x",
-                                  "output_x_strides", "batch_mean", "batch_variance", "reserve_space_1", "reserve_space_2")
-    Backward = arguments_structure("shape", "dy", "dy_strides", "x", "x_strides", "scale", "mean", "variance", "dx",
-                                   "dx_strides", "dscale", "dbias")
+    Forward = arguments_structure(x=Tensor, scale=Vector, bias=Vector, mean=Vector, variance=Vector, output_x=Tensor,
+                                  batch_mean=Vector, batch_variance=Vector, reserve_space_1=Vector, reserve_space_2=Vector)
+    Backward = arguments_structure(dy=Tensor, x=Tensor, scale=Vector, mean=Vector, variance=Vector, dx=Tensor, dscale=Vector,
+                                   dbias=Vector)
 
     def __init__(self, folder, threads):
         self.functions, self.copies = (ctypes.CDLL(os.path.join(os.path.abspath(folder), name))
@@ -142,20 +153,21 @@ class Library:
         written = [np.zeros_like(mean) for _ in range(2)]
         shape = np.array(problem.y.shape, np.int64)
         is_backward = problem.operation == "backward"
-        options = self.Options(size=ctypes.sizeof(self.Options), is_training=problem.operation != "inference",
+        options = self.Options(struct_size=ctypes.sizeof(self.Options), is_training=problem.operation != "inference",
                                epsilon=problem.epsilon, momentum=problem.momentum, team=self.team)
-        arrays = {"shape": shape, "x": problem.x, "scale": scale, "mean": mean, "variance": variance}
+        arrays = {"x": problem.x, "scale": scale, "mean": mean, "variance": variance}
         if is_backward:
             structure, function = self.Backward, self.functions.batchnorm_backward
             arrays.update(dy=problem.dy, dx=problem.y, dscale=written[0], dbias=written[1])
         else:
             structure, function = self.Forward, self.functions.batchnorm_forward
             arrays.update(bias=bias, output_x=problem.y, batch_mean=written[0], batch_variance=written[1])
-        arguments = structure(size=ctypes.sizeof(structure), type=1, format=int(problem.is_channels_last), rank=len(shape),
-                              **{name: array.ctypes.data for name, array in arrays.items()})
+        arguments = structure(struct_size=ctypes.sizeof(structure), type=1, format=int(problem.is_channels_last),
+                              rank=len(shape), shape=shape.ctypes.data,
+                              **{name: structure.arrays[name](array.ctypes.data, array.size) for name, array in arrays.items()})
         pointers = ctypes.byref(options), ctypes.byref(arguments)
 
-        def run(kept=(problem, options, arguments, arrays)):  # the call knows their addresses only
+        def run(kept=(problem, options, arguments, arrays, shape)):  # the call knows their addresses only
             self.check(function(*pointers))
 
         return run, lambda: problem.y

@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <span>
+#include <utility>
 
 #include "support/c_calls.hpp"
 #include "support/layouts.hpp"
@@ -115,12 +117,12 @@ TEST(CInterface, DefaultParametersAreThoseOfTheTemplate) {
     set_types_and_shape<typename decltype(y)::value_type, typename decltype(mean)::value_type>(arguments, call.shape,
                                                                                                call.format);
     arguments.parameter_type = BATCHNORM_DEFAULT_PARAMETERS;
-    arguments.x = call.x.data();
-    arguments.scale = call.scale->data();
-    arguments.bias = call.bias->data();
-    arguments.mean = mean.data();
-    arguments.variance = variance.data();
-    arguments.output_x = y.data();
+    arguments.x = c_tensor(call.x);
+    arguments.scale = c_vector(*call.scale);
+    arguments.bias = c_vector(*call.bias);
+    arguments.mean = c_vector(mean);
+    arguments.variance = c_vector(variance);
+    arguments.output_x = c_tensor(y);
     EXPECT_EQ(c_error(batchnorm_forward(nullptr, &arguments)), "");
     return y;
   };
@@ -134,29 +136,32 @@ TEST(CInterface, OutputsThatAreNotAskedForStayAsTheyAre) {
   const batchnorm_options options = c_options(call.of.options);
   batchnorm_backward_arguments arguments = batchnorm_no_backward_arguments();
   set_types_and_shape<float, float>(arguments, call.of.shape, call.of.format);
-  arguments.dy = call.of.dy.data();
-  arguments.x = call.of.x.data();
-  arguments.scale = call.of.scale->data();
-  arguments.mean = call.of.mean.data();
-  arguments.variance = call.of.variance.data();
+  arguments.dy = c_tensor(call.of.dy);
+  arguments.x = c_tensor(call.of.x);
+  arguments.scale = c_vector(*call.of.scale);
+  arguments.mean = c_vector(call.of.mean);
+  arguments.variance = c_vector(call.of.variance);
   EXPECT_EQ(c_error(batchnorm_backward(&options, &arguments)), "");
   std::vector<float> dbias(3, 777.0F);
-  arguments.dbias = dbias.data();
+  arguments.dbias = c_vector(dbias);
   EXPECT_EQ(c_error(batchnorm_backward(&options, &arguments)), "");
   EXPECT_TRUE(same_bits(dbias, want.dbias));
   batchnorm_double_backward_arguments twice = batchnorm_no_double_backward_arguments();
   set_types_and_shape<float, float>(twice, call.of.shape, call.of.format);
-  twice.x = call.of.x.data();
-  twice.dy = call.of.dy.data();
-  twice.scale = call.of.scale->data();
-  twice.mean = call.of.mean.data();
-  twice.variance = call.of.variance.data();
-  twice.ddx = call.ddx->data();
+  twice.x = c_tensor(call.of.x);
+  twice.dy = c_tensor(call.of.dy);
+  twice.scale = c_vector(*call.of.scale);
+  twice.mean = c_vector(call.of.mean);
+  twice.variance = c_vector(call.of.variance);
+  twice.ddx = c_tensor(*call.ddx);
   std::vector<float> dscale(3, 777.0F);
-  twice.dscale = dscale.data();
+  twice.dscale = c_vector(dscale);
   EXPECT_EQ(c_error(batchnorm_double_backward(&options, &twice)), "");
   EXPECT_TRUE(same_bits(dscale, run(call).dscale));
 }
+
+/// The strides of a tensor of rank 4.
+std::span<const std::int64_t> strides_in(const Layout& layout) { return std::span(layout.strides).first(4); }
 
 TEST(CInterface, StridesReachASlice) {
   for (const Format format : formats) {
@@ -169,13 +174,12 @@ TEST(CInterface, StridesReachASlice) {
       auto mean = *call.mean, variance = *call.variance;
       batchnorm_forward_arguments arguments = batchnorm_no_forward_arguments();
       set_types_and_shape<float, float>(arguments, call.shape, format);
-      arguments.x = x.data() + slice.first;
-      arguments.output_x = y.data() + slice.first;
-      arguments.x_strides = arguments.output_x_strides = slice.strides.data();
-      arguments.scale = call.scale->data();
-      arguments.bias = call.bias->data();
-      arguments.mean = mean.data();
-      arguments.variance = variance.data();
+      arguments.x = c_tensor(std::as_const(x), slice.first, strides_in(slice));
+      arguments.output_x = c_tensor(y, slice.first, strides_in(slice));
+      arguments.scale = c_vector(*call.scale);
+      arguments.bias = c_vector(*call.bias);
+      arguments.mean = c_vector(mean);
+      arguments.variance = c_vector(variance);
       const batchnorm_options options = c_options(call.options);
       ASSERT_EQ(c_error(batchnorm_forward(&options, &arguments)), "");
 
@@ -202,29 +206,27 @@ TEST(CInterface, EachTensorHasStridesOfItsOwn) {
 
   batchnorm_backward_arguments once = batchnorm_no_backward_arguments();
   set_types_and_shape<float, float>(once, shape, Format::NCHW);
-  once.dy = dy.data() + slice.first;
-  once.dy_strides = slice.strides.data();
-  once.x = call.of.x.data();
-  once.scale = call.of.scale->data();
-  once.mean = call.of.mean.data();
-  once.variance = call.of.variance.data();
-  once.dx = dx.data();
+  once.dy = c_tensor(dy, slice.first, strides_in(slice));
+  once.x = c_tensor(call.of.x);
+  once.scale = c_vector(*call.of.scale);
+  once.mean = c_vector(call.of.mean);
+  once.variance = c_vector(call.of.variance);
+  once.dx = c_tensor(dx);
   ASSERT_EQ(c_error(batchnorm_backward(&options, &once)), "");
   EXPECT_TRUE(same_bits(dx, run(call.of).dx));
 
   batchnorm_double_backward_arguments twice = batchnorm_no_double_backward_arguments();
   set_types_and_shape<float, float>(twice, shape, Format::NCHW);
-  twice.x = call.of.x.data();
-  twice.dy = dy.data() + slice.first;
-  twice.ddx = ddx.data() + slice.first;
-  twice.dy_strides = twice.ddx_strides = twice.ddy_strides = slice.strides.data();
-  twice.scale = call.of.scale->data();
-  twice.mean = call.of.mean.data();
-  twice.variance = call.of.variance.data();
-  twice.ddscale = call.ddscale->data();
-  twice.ddbias = call.ddbias->data();
-  twice.dx = dx.data();
-  twice.ddy = ddy.data() + slice.first;
+  twice.x = c_tensor(call.of.x);
+  twice.dy = c_tensor(dy, slice.first, strides_in(slice));
+  twice.ddx = c_tensor(ddx, slice.first, strides_in(slice));
+  twice.scale = c_vector(*call.of.scale);
+  twice.mean = c_vector(call.of.mean);
+  twice.variance = c_vector(call.of.variance);
+  twice.ddscale = c_vector(*call.ddscale);
+  twice.ddbias = c_vector(*call.ddbias);
+  twice.dx = c_tensor(dx);
+  twice.ddy = c_tensor(ddy, slice.first, strides_in(slice));
   ASSERT_EQ(c_error(batchnorm_double_backward(&options, &twice)), "");
   EXPECT_TRUE(same_bits(dx, run(call).dx));
   EXPECT_TRUE(same_bits(ddy, sliced(run(call).ddy)));
@@ -248,12 +250,12 @@ TEST(CInterface, BatchNumberAveragesAllBatches) {
   options.batch_number = 3;
   batchnorm_forward_arguments arguments = batchnorm_no_forward_arguments();
   set_types_and_shape<float, float>(arguments, call.shape, call.format);
-  arguments.x = call.x.data();
-  arguments.scale = call.scale->data();
-  arguments.bias = call.bias->data();
-  arguments.mean = mean.data();
-  arguments.variance = variance.data();
-  arguments.output_x = y.data();
+  arguments.x = c_tensor(call.x);
+  arguments.scale = c_vector(*call.scale);
+  arguments.bias = c_vector(*call.bias);
+  arguments.mean = c_vector(mean);
+  arguments.variance = c_vector(variance);
+  arguments.output_x = c_tensor(y);
   ASSERT_EQ(c_error(batchnorm_forward(&options, &arguments)), "");
   const auto want = run(call, {.batch_number = 3});
   EXPECT_TRUE(same_bits(mean, want.mean) && same_bits(variance, want.variance));
@@ -281,9 +283,9 @@ TEST(CInterface, EmptyTensorsNeedNoAddress) {
   arguments.type = BATCHNORM_FLOAT;
   arguments.rank = 3;
   arguments.shape = no_batch;
-  arguments.mean = mean.data();
-  arguments.variance = variance.data();
-  arguments.batch_mean = batch_mean.data();
+  arguments.mean = c_vector(mean);
+  arguments.variance = c_vector(variance);
+  arguments.batch_mean = c_vector(batch_mean);
   EXPECT_EQ(c_error(batchnorm_forward(&options, &arguments)), "");
   EXPECT_EQ(batch_mean, std::vector<float>(3, 0.0F));
   EXPECT_EQ(mean, (std::vector<float>{1, 2, 3}));

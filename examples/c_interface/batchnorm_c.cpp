@@ -24,16 +24,16 @@ struct batchnorm_thread_team {
 namespace c_interface {
 namespace {
 
-// Sizes of the structures as they were first, and so the least that a program can have. Each ended with a pointer.
+// Sizes of the structures as they were first, and so the least that a program can have.
 constexpr std::size_t first_size_of(const batchnorm_options*) { return offsetof(batchnorm_options, team) + sizeof(void*); }
 constexpr std::size_t first_size_of(const batchnorm_forward_arguments*) {
-  return offsetof(batchnorm_forward_arguments, reserve_space_2) + sizeof(void*);
+  return offsetof(batchnorm_forward_arguments, reserve_space_2) + sizeof(batchnorm_vector);
 }
 constexpr std::size_t first_size_of(const batchnorm_backward_arguments*) {
-  return offsetof(batchnorm_backward_arguments, dbias) + sizeof(void*);
+  return offsetof(batchnorm_backward_arguments, dbias) + sizeof(batchnorm_vector);
 }
 constexpr std::size_t first_size_of(const batchnorm_double_backward_arguments*) {
-  return offsetof(batchnorm_double_backward_arguments, dscale) + sizeof(void*);
+  return offsetof(batchnorm_double_backward_arguments, dscale) + sizeof(batchnorm_vector);
 }
 
 // A structure grows by fields, not into padding, whose bytes nobody sets.
@@ -44,6 +44,7 @@ static_assert(ends_without_padding<batchnorm_backward_arguments> && ends_without
 
 constexpr Code<batchnorm::Format> formats[] = {{BATCHNORM_NCHW, batchnorm::Format::NCHW, "NCHW"},
                                                {BATCHNORM_NHWC, batchnorm::Format::NHWC, "NHWC"}};
+constexpr Code<bool> modes[] = {{0, false, "inference"}, {1, true, "training"}};
 constexpr Code<batchnorm::RunningVariance> running_variances[] = {
     {BATCHNORM_UNBIASED, batchnorm::RunningVariance::unbiased, "unbiased"},
     {BATCHNORM_BIASED, batchnorm::RunningVariance::biased, "biased"}};
@@ -55,7 +56,7 @@ void set_options(std::string_view call, Setting& setting, const batchnorm_option
       given == nullptr ? batchnorm_default_options() : read(call, "options", given, first_size_of(given));
   if (options.reserved != 0) refuse(call, "reserved is " + std::to_string(options.reserved) + ", it must be 0");
   setting.options = {
-      .is_training = options.is_training != 0,
+      .is_training = value_of(call, "is_training", options.is_training, modes),
       .epsilon = options.epsilon,
       .momentum = options.momentum,
       .running_variance = value_of(call, "running_variance", options.running_variance, running_variances),
@@ -70,8 +71,10 @@ batchnorm::Shape shape_of(std::string_view call, std::int32_t rank, const std::i
     batchnorm::detail::fail<batchnorm::ShapeError>(std::string(call) + ": rank is " + std::to_string(rank) +
                                                    ", expected 2 to 5");
   }
-  if (extents == nullptr) refuse(call, "shape is NULL");
-  return batchnorm::Shape(std::span(extents, static_cast<std::size_t>(rank)));
+  check_address(call, "shape", extents);
+  const batchnorm::Shape shape(std::span(extents, static_cast<std::size_t>(rank)));
+  batchnorm::element_count(shape, call, "x");
+  return shape;
 }
 
 /// Reads the structures and hands them to operation(Types<T, P>, setting, arguments).
@@ -80,8 +83,11 @@ batchnorm_status run(std::string_view call, std::string_view name, const batchno
                      Operation operation) noexcept {
   return guarded([&] {
     const Arguments arguments = read(call, name, given, first_size_of(given));
-    Setting setting{
-        value_of(call, "format", arguments.format, formats), shape_of(call, arguments.rank, arguments.shape), {}, {}};
+    Setting setting{.name = call,
+                    .format = value_of(call, "format", arguments.format, formats),
+                    .shape = shape_of(call, arguments.rank, arguments.shape),
+                    .options = {},
+                    .call = {}};
     set_options(call, setting, options);
     with_types(call, arguments.type, arguments.parameter_type, [&](auto types) { operation(types, setting, arguments); });
   });

@@ -11,11 +11,18 @@
  *           rank 2 is (N, C) in both. shape holds the extents in that order. Everything else is a vector [C].
  * Types.    Tensors have the type `type`, all vectors of a call the type `parameter_type`: float or half beside float or half,
  *           float or bfloat16 beside bfloat16, double beside double.
- * Strides.  How many elements (not bytes) neighbours along each axis are apart; NULL where the tensor is dense. Slices of
- *           larger tensors are read and written in place, as long as either the channels of a position, or the values along
- *           the last spatial axis, lie next to each other, the same in all tensors of a call. Vectors are dense.
- * Absent.   An optional argument is absent when it is NULL; what is absent is not computed. x, dy and output_x are always
- *           needed, and may be NULL only where the shape holds no elements. Where C is 0 no vector is looked at.
+ * Lengths.  Every array comes with the number of its elements (not bytes), and nothing outside it is read or written. A vector
+ *           has C elements, no more and no less. Of a tensor, `length` says how much memory there is at `data`: more than the
+ *           shape needs is allowed, less is refused. It is the length of the memory, not the number of the tensor's elements:
+ *           where strides leave gaps, the memory is longer; where they repeat elements (a stride of 0), shorter.
+ * Strides.  How many elements (not bytes) neighbours along each axis are apart, one for each axis; NULL where the tensor is
+ *           dense. Element (i, j, ...) is data[offset + i * strides[0] + j * strides[1] + ...], and each of them must lie in
+ *           [0, length). Slices of larger tensors are read and written in place, as long as either the channels of a position,
+ *           or the values along the last spatial axis, lie next to each other, the same in all tensors of a call. Vectors are
+ *           dense.
+ * Absent.   An optional argument is absent when its data is NULL; its length is 0 then. What is absent is not computed. x, dy
+ *           and output_x are always needed, and may be NULL only where the shape holds no elements. Where C is 0 the length of
+ *           every vector is 0.
  * Aliasing. output_x may be x, and dx may be dy, with the same strides. No other output may share an element with anything.
  * Errors.   Every argument is checked before anything is written: on any status but BATCHNORM_OK all outputs and running
  *           statistics are as they were, and batchnorm_last_error() says what is wrong. Nothing is printed, nothing aborts, no
@@ -24,11 +31,13 @@
  *           a call uses changes its time, never its result.
  * Environment. BATCHNORM_NUM_THREADS: threads of a call that names no team (default: all); BATCHNORM_ISA: the instruction set.
  *
- * Binary interface. The shared library is called libbatchnorm_c.so.0; its functions carry the version BATCHNORM_C_0, and it
- * exports nothing else. As long as the 0 stands, functions and fields are only added: a structure grows at its end, begins
- * with its own size, and a new field means by 0 what its absence meant. So a library takes the structures of older programs,
- * and those of newer programs as long as the fields that it does not know are 0. Codes keep their numbers. A loaded library
- * stays: dlclose() does not remove it, since its threads live on.
+ * Binary interface. The shared library is called libbatchnorm_c.so.1; its functions carry the version BATCHNORM_C_1, and it
+ * exports nothing else. As long as the 1 stands, functions and fields are only added: a structure that begins with struct_size
+ * grows at its end, and a new field means by 0 what its absence meant. So a library takes the structures of older programs,
+ * and those of newer programs as long as the fields that it does not know are 0. No structure exceeds
+ * BATCHNORM_LARGEST_STRUCT_SIZE bytes: a larger struct_size was never set, and is refused before anything behind it is read.
+ * Tensors and vectors are parts of other structures and never grow. Codes keep their numbers. A loaded library stays:
+ * dlclose() does not remove it, since its threads live on. (libbatchnorm_c.so.0 took pointers without lengths.)
  */
 
 #include <stddef.h>
@@ -54,8 +63,8 @@ extern "C" {
 /* What a function returns. */
 typedef enum batchnorm_status {
   BATCHNORM_OK = 0,
-  BATCHNORM_SHAPE_ERROR = 1,   /* a rank or an extent does not fit */
-  BATCHNORM_VALUE_ERROR = 2,   /* an option or a code out of range, null or misaligned data, strides, an overlap, absence */
+  BATCHNORM_SHAPE_ERROR = 1, /* a rank, an extent or a length does not fit */
+  BATCHNORM_VALUE_ERROR = 2, /* an option, a code or a size out of range, null or misaligned data, strides, overlap, absence */
   BATCHNORM_OUT_OF_MEMORY = 3, /* no room for the temporary vectors of a call */
   BATCHNORM_SYSTEM_ERROR = 4,  /* the system refused a thread */
   BATCHNORM_INTERNAL_ERROR = 5 /* anything else; a defect of the library */
@@ -79,13 +88,16 @@ enum { BATCHNORM_UNBIASED = 0, BATCHNORM_BIASED = 1 };
 /* What a channel whose batch mean or variance is NaN or infinite does to its running statistics: they take it in, or keep. */
 enum { BATCHNORM_NOT_FINITE_UPDATES = 0, BATCHNORM_NOT_FINITE_KEEPS = 1 };
 
+/* The most that struct_size may be. */
+enum { BATCHNORM_LARGEST_STRUCT_SIZE = 4096 };
+
 /* Threads that calls share; a call that finds them busy runs on its own thread. */
 typedef struct batchnorm_thread_team batchnorm_thread_team;
 
 /* How to compute. Begin with batchnorm_default_options(). */
 typedef struct batchnorm_options {
-  size_t size;              /* sizeof(batchnorm_options) */
-  int32_t is_training;      /* not 0: the statistics of the batch normalise x and update the running ones; 0: those given do */
+  size_t struct_size;       /* sizeof(batchnorm_options) */
+  int32_t is_training;      /* 1: the statistics of the batch normalise x and update the running ones; 0: those given do */
   int32_t running_variance; /* BATCHNORM_UNBIASED, BATCHNORM_BIASED */
   int32_t not_finite;       /* BATCHNORM_NOT_FINITE_UPDATES, BATCHNORM_NOT_FINITE_KEEPS */
   int32_t reserved;         /* 0 */
@@ -95,88 +107,106 @@ typedef struct batchnorm_options {
   batchnorm_thread_team* team; /* NULL: the threads of the library */
 } batchnorm_options;
 
+/* A vector that is read: one element for each channel. */
+typedef struct batchnorm_const_vector {
+  const void* data; /* aligned as its type; NULL: absent */
+  int64_t length;   /* C, or 0 where it is absent */
+} batchnorm_const_vector;
+
+/* A vector that is written. */
+typedef struct batchnorm_vector {
+  void* data;
+  int64_t length;
+} batchnorm_vector;
+
+/* A tensor that is read, of the shape of the call: {data, length} where it is dense and begins at data. */
+typedef struct batchnorm_const_tensor {
+  const void* data;       /* the memory that it lies in, aligned as its type; NULL: absent */
+  int64_t length;         /* the number of elements of that memory, or 0 where it is absent */
+  int64_t offset;         /* where in that memory the element is whose indices are all 0; in [0, length] */
+  const int64_t* strides; /* [strides_length]; NULL: dense */
+  int64_t strides_length; /* the rank, or 0 where strides is NULL */
+} batchnorm_const_tensor;
+
+/* A tensor that is written. */
+typedef struct batchnorm_tensor {
+  void* data;
+  int64_t length;
+  int64_t offset;
+  const int64_t* strides;
+  int64_t strides_length;
+} batchnorm_tensor;
+
 /* Arguments of batchnorm_forward. */
 typedef struct batchnorm_forward_arguments {
-  size_t size; /* sizeof(batchnorm_forward_arguments) */
+  size_t struct_size; /* sizeof(batchnorm_forward_arguments) */
   int32_t type, parameter_type, format, rank;
   const int64_t* shape; /* [rank] */
-  const void* x;
-  const int64_t* x_strides;
-  const void *scale, *bias; /* [C], each optional: 1 and 0 */
-  void *mean, *variance;    /* [C], the running statistics: read in inference, updated in place in training, where both may be
-                               absent together */
-  void* output_x;           /* y */
-  const int64_t* output_x_strides;
-  void *batch_mean, *batch_variance;       /* [C], optional: training: mean and biased variance of the batch; inference: */
-  void *reserve_space_1, *reserve_space_2; /* copies of mean and variance. The reserve spaces hold the same for the gradient */
+  batchnorm_const_tensor x;
+  batchnorm_const_vector scale, bias; /* each optional: 1 and 0 */
+  batchnorm_vector mean, variance;    /* the running statistics: read in inference, updated in place in training, where both may
+                                         be absent together */
+  batchnorm_tensor output_x;          /* y */
+  batchnorm_vector batch_mean, batch_variance;       /* optional: training: mean and biased variance of the batch; inference: */
+  batchnorm_vector reserve_space_1, reserve_space_2; /* copies of mean and variance. The reserve spaces hold the same for the
+                                                        gradient */
 } batchnorm_forward_arguments;
 
 /* Arguments of batchnorm_backward. */
 typedef struct batchnorm_backward_arguments {
-  size_t size; /* sizeof(batchnorm_backward_arguments) */
+  size_t struct_size; /* sizeof(batchnorm_backward_arguments) */
   int32_t type, parameter_type, format, rank;
   const int64_t* shape; /* [rank] */
-  const void* dy;
-  const int64_t* dy_strides;
-  const void* x;
-  const int64_t* x_strides;
-  const void* scale;           /* [C], optional: 1 */
-  const void *mean, *variance; /* [C], training: reserve_space_1 and _2 of the forward pass; inference: the running ones */
-  void* dx;                    /* optional */
-  const int64_t* dx_strides;
-  void *dscale, *dbias; /* [C], each optional */
+  batchnorm_const_tensor dy, x;
+  batchnorm_const_vector scale;          /* optional: 1 */
+  batchnorm_const_vector mean, variance; /* training: reserve_space_1 and _2 of the forward pass; inference: the running ones */
+  batchnorm_tensor dx;                   /* optional */
+  batchnorm_vector dscale, dbias;        /* each optional */
 } batchnorm_backward_arguments;
 
 /* Arguments of batchnorm_double_backward. */
 typedef struct batchnorm_double_backward_arguments {
-  size_t size; /* sizeof(batchnorm_double_backward_arguments) */
+  size_t struct_size; /* sizeof(batchnorm_double_backward_arguments) */
   int32_t type, parameter_type, format, rank;
   const int64_t* shape; /* [rank] */
-  const void* x;
-  const int64_t* x_strides;
-  const void* dy;
-  const int64_t* dy_strides;
-  const void* scale;           /* [C], optional: 1 */
-  const void *mean, *variance; /* [C], as in the gradient */
-  const void* ddx;             /* optional: 0 */
-  const int64_t* ddx_strides;
-  const void *ddscale, *ddbias; /* [C], each optional: 0 */
-  void* dx;                     /* optional */
-  const int64_t* dx_strides;
-  void* ddy; /* optional */
-  const int64_t* ddy_strides;
-  void* dscale; /* [C], optional */
+  batchnorm_const_tensor x, dy;
+  batchnorm_const_vector scale;           /* optional: 1 */
+  batchnorm_const_vector mean, variance;  /* as in the gradient */
+  batchnorm_const_tensor ddx;             /* optional: 0 */
+  batchnorm_const_vector ddscale, ddbias; /* each optional: 0 */
+  batchnorm_tensor dx, ddy;               /* each optional */
+  batchnorm_vector dscale;                /* optional */
 } batchnorm_double_backward_arguments;
 
 /* Inference with epsilon 1e-5, momentum 0.1. */
 static inline batchnorm_options batchnorm_default_options(void) {
   batchnorm_options options;
   memset(&options, 0, sizeof options);
-  options.size = sizeof options;
+  options.struct_size = sizeof options;
   options.epsilon = 1e-5;
   options.momentum = 0.1;
   return options;
 }
 
-/* Arguments that are all absent; {.size = sizeof(batchnorm_forward_arguments), .x = ...} does the same. */
+/* Arguments that are all absent; {.struct_size = sizeof(batchnorm_forward_arguments), .x = ...} does the same. */
 static inline batchnorm_forward_arguments batchnorm_no_forward_arguments(void) {
   batchnorm_forward_arguments arguments;
   memset(&arguments, 0, sizeof arguments);
-  arguments.size = sizeof arguments;
+  arguments.struct_size = sizeof arguments;
   return arguments;
 }
 
 static inline batchnorm_backward_arguments batchnorm_no_backward_arguments(void) {
   batchnorm_backward_arguments arguments;
   memset(&arguments, 0, sizeof arguments);
-  arguments.size = sizeof arguments;
+  arguments.struct_size = sizeof arguments;
   return arguments;
 }
 
 static inline batchnorm_double_backward_arguments batchnorm_no_double_backward_arguments(void) {
   batchnorm_double_backward_arguments arguments;
   memset(&arguments, 0, sizeof arguments);
-  arguments.size = sizeof arguments;
+  arguments.struct_size = sizeof arguments;
   return arguments;
 }
 

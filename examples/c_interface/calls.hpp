@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <string_view>
+
 #include <batchnorm/batch_norm.hpp>
 
 #include "batchnorm_c.h"
@@ -14,6 +16,7 @@ using batchnorm::ParameterOf;
 
 /// What all calls have beside their pointers, checked.
 struct Setting {
+  std::string_view name;  ///< of the function, as messages begin
   batchnorm::Format format;
   batchnorm::Shape shape;
   batchnorm::Options options;

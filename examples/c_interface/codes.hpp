@@ -23,21 +23,31 @@ namespace c_interface {
   batchnorm::detail::fail<batchnorm::ValueError>(std::string(call) + ": " + what);
 }
 
+/// A structure or an array that the call itself reads: there, and aligned.
+template <class T>
+void check_address(std::string_view call, std::string_view name, const T* given) {
+  if (given == nullptr) refuse(call, std::string(name) + " is NULL");
+  if (reinterpret_cast<std::uintptr_t>(given) % alignof(T) != 0) {
+    refuse(call, std::string(name) + " is misaligned: its address is not a multiple of " + std::to_string(alignof(T)));
+  }
+}
+
 /// The structure that a program gave, with the fields that it does not have as 0.
 template <class Structure>
 Structure read(std::string_view call, std::string_view name, const Structure* given, std::size_t first_size) {
-  if (given == nullptr) refuse(call, std::string(name) + " is NULL");
-  const std::size_t size = given->size;
-  if (size < first_size) {
-    refuse(call, std::string(name) + " has size " + std::to_string(size) + ", expected at least " + std::to_string(first_size) +
-                     ": set it to sizeof(batchnorm_" + std::string(name) + ")");
-  }
+  check_address(call, name, given);
+  const std::size_t size = given->struct_size;
+  const auto refuse_size = [&](const std::string& expected) {
+    refuse(call, std::string(name) + " has struct_size " + std::to_string(size) + ", expected " + expected);
+  };
+  const std::string remedy = ": set it to sizeof(batchnorm_" + std::string(name) + ")";
+  if (size < first_size) refuse_size("at least " + std::to_string(first_size) + remedy);
+  if (size > BATCHNORM_LARGEST_STRUCT_SIZE) refuse_size("at most " + std::to_string(BATCHNORM_LARGEST_STRUCT_SIZE) + remedy);
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
   for (std::size_t i = sizeof(Structure); i < size; ++i) {
-    if (bytes[i] != 0) {
-      refuse(call, std::string(name) + " has size " + std::to_string(size) + " and a field behind the " +
-                       std::to_string(sizeof(Structure)) + " bytes that this version of the library knows");
-    }
+    if (bytes[i] == 0) continue;
+    refuse(call, std::string(name) + " has struct_size " + std::to_string(size) + " and a field behind the " +
+                     std::to_string(sizeof(Structure)) + " bytes that this version of the library knows");
   }
   Structure known{};
   std::memcpy(&known, given, (std::min)(size, sizeof(Structure)));

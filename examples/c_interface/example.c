@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 
-/* A training step, its gradient and an inference from C; the shape of an error. */
+/* A training step, its gradient and an inference from C; what an error looks like. */
 
 #include <stdio.h>
 
 #include "batchnorm_c.h"
 
 enum { N = 8, C = 3, H = 14, W = 14, SIZE = N * C * H * W };
+
+#define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 
 static const int64_t shape[] = {N, C, H, W};
 static float x[SIZE], y[SIZE], dy[SIZE], dx[SIZE];
@@ -27,44 +29,45 @@ static int train(void) {
   batchnorm_forward_arguments forward = batchnorm_no_forward_arguments();
   forward.type = BATCHNORM_FLOAT;
   forward.format = BATCHNORM_NCHW;
-  forward.rank = 4;
+  forward.rank = LENGTH(shape);
   forward.shape = shape;
-  forward.x = x;
-  forward.scale = scale;
-  forward.bias = bias;
-  forward.mean = mean; /* the running statistics, updated in place */
-  forward.variance = variance;
-  forward.output_x = y;
-  forward.reserve_space_1 = saved_mean; /* for the gradient */
-  forward.reserve_space_2 = saved_variance;
+  forward.x = (batchnorm_const_tensor){.data = x, .length = LENGTH(x)};
+  forward.scale = (batchnorm_const_vector){scale, LENGTH(scale)};
+  forward.bias = (batchnorm_const_vector){bias, LENGTH(bias)};
+  forward.mean = (batchnorm_vector){mean, LENGTH(mean)}; /* the running statistics, updated in place */
+  forward.variance = (batchnorm_vector){variance, LENGTH(variance)};
+  forward.output_x = (batchnorm_tensor){.data = y, .length = LENGTH(y)};
+  forward.reserve_space_1 = (batchnorm_vector){saved_mean, LENGTH(saved_mean)}; /* for the gradient */
+  forward.reserve_space_2 = (batchnorm_vector){saved_variance, LENGTH(saved_variance)};
   if (!is_ok(batchnorm_forward(&options, &forward))) return 0;
 
   /* The other way to fill a structure. */
-  const batchnorm_backward_arguments backward = {.size = sizeof backward,
+  const batchnorm_backward_arguments backward = {.struct_size = sizeof backward,
                                                  .type = BATCHNORM_FLOAT,
                                                  .format = BATCHNORM_NCHW,
-                                                 .rank = 4,
+                                                 .rank = LENGTH(shape),
                                                  .shape = shape,
-                                                 .dy = dy,
-                                                 .x = x,
-                                                 .scale = scale,
-                                                 .mean = saved_mean,
-                                                 .variance = saved_variance,
-                                                 .dx = dx,
-                                                 .dscale = dscale,
-                                                 .dbias = dbias};
+                                                 .dy = {.data = dy, .length = LENGTH(dy)},
+                                                 .x = {.data = x, .length = LENGTH(x)},
+                                                 .scale = {scale, LENGTH(scale)},
+                                                 .mean = {saved_mean, LENGTH(saved_mean)},
+                                                 .variance = {saved_variance, LENGTH(saved_variance)},
+                                                 .dx = {.data = dx, .length = LENGTH(dx)},
+                                                 .dscale = {dscale, LENGTH(dscale)},
+                                                 .dbias = {dbias, LENGTH(dbias)}};
   return is_ok(batchnorm_backward(&options, &backward));
 }
 
-static batchnorm_status infer(int32_t rank) {
+/* With that many of the elements of variance. */
+static batchnorm_status infer(int64_t length_of_variance) {
   batchnorm_forward_arguments forward = batchnorm_no_forward_arguments();
   forward.type = BATCHNORM_FLOAT;
-  forward.rank = rank;
+  forward.rank = LENGTH(shape);
   forward.shape = shape;
-  forward.x = x;
-  forward.mean = mean;
-  forward.variance = variance;
-  forward.output_x = y;
+  forward.x = (batchnorm_const_tensor){.data = x, .length = LENGTH(x)};
+  forward.mean = (batchnorm_vector){mean, LENGTH(mean)};
+  forward.variance = (batchnorm_vector){variance, length_of_variance};
+  forward.output_x = (batchnorm_tensor){.data = y, .length = LENGTH(y)};
   return batchnorm_forward(NULL, &forward);
 }
 
@@ -80,10 +83,10 @@ int main(void) {
   if (!train()) return 1;
   printf("batch mean %.4f, variance %.4f, y %.4f, dx %.4f, dbias %.1f\n", saved_mean[0], saved_variance[0], y[0], dx[0],
          dbias[0]);
-  if (!is_ok(infer(4))) return 1;
+  if (!is_ok(infer(C))) return 1;
   printf("running mean %.4f, variance %.4f, y %.4f\n", mean[0], variance[0], y[0]);
 
-  if (infer(1) != BATCHNORM_SHAPE_ERROR) return 1;
-  printf("of rank 1: %s\n", batchnorm_last_error());
+  if (infer(C - 1) != BATCHNORM_SHAPE_ERROR) return 1;
+  printf("too short: %s\n", batchnorm_last_error());
   return fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1;
 }

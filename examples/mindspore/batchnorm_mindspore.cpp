@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <span>
 #include <string>
 #include <string_view>
@@ -65,8 +66,17 @@ constexpr Operation operations[] = {
     {"batchnorm::BatchNorm::backward", backward_parameters, inputs_of_backward},
     {"batchnorm::BatchNorm::double_backward", double_backward_parameters, inputs_of_double_backward}};
 
+template <class Error = batchnorm::ValueError>
 [[noreturn]] void refuse(const Operation& operation, const std::string& what) {
-  batchnorm::detail::fail<batchnorm::ValueError>(std::string(operation.name) + ": " + what);
+  batchnorm::detail::fail<Error>(std::string(operation.name) + ": " + what);
+}
+
+/// The operation of that index.
+const Operation& operation_of(int index) {
+  constexpr int count = std::size(operations);
+  if (index >= 0 && index < count) return operations[index];
+  batchnorm::detail::fail<batchnorm::ValueError>("batchnorm_mindspore: operation is " + std::to_string(index) +
+                                                 ", expected 0 to " + std::to_string(count - 1));
 }
 
 std::size_t index_of(const Operation& operation, std::string_view name) {
@@ -75,13 +85,31 @@ std::size_t index_of(const Operation& operation, std::string_view name) {
       std::find_if(first, first + operation.parameters.size(), [&](const Parameter& p) { return p.name == name; }) - first);
 }
 
+constexpr std::int64_t number_of_options = 4;
+
+/// The shape of parameter i, whose rank a Shape can have.
+batchnorm::Shape shape_of(const Operation& operation, std::size_t i, const int* ranks, const std::int64_t* const* shapes) {
+  const std::string name(operation.parameters[i].name);
+  if (ranks[i] < 0 || ranks[i] > batchnorm::Shape::max_rank) {
+    refuse<batchnorm::ShapeError>(operation, name + " has rank " + std::to_string(ranks[i]) + ", expected 0 to " +
+                                                 std::to_string(batchnorm::Shape::max_rank));
+  }
+  if (shapes[i] == nullptr && ranks[i] > 0) refuse(operation, name + " has no shape");
+  return batchnorm::Shape(std::span(shapes[i], static_cast<std::size_t>(ranks[i])));
+}
+
+void check_shape_of_options(const Operation& operation, const batchnorm::Shape& shape) {
+  if (shape == batchnorm::Shape{number_of_options}) return;
+  refuse<batchnorm::ShapeError>(
+      operation, "options has shape " + to_string(shape) + ", expected [" + std::to_string(number_of_options) + "]");
+}
+
 /// Shapes of the first `count` parameters of an operation, against each other. Addresses are looked at by the call itself.
 void check_shapes(const Operation& operation, std::size_t count, const int* ranks, const std::int64_t* const* shapes,
                   bool is_channels_last) {
   const auto view_of = [&](std::size_t i) {
-    const std::span extents(shapes[i], static_cast<std::size_t>(ranks[i]));
     static constexpr float somewhere = 0;
-    return batchnorm::TensorView<const float>(&somewhere, batchnorm::Shape(extents));
+    return batchnorm::TensorView<const float>(&somewhere, shape_of(operation, i, ranks, shapes));
   };
   batchnorm::arguments::Arguments arguments(operation.name, view_of(index_of(operation, "x")),
                                             is_channels_last ? batchnorm::Format::NHWC : batchnorm::Format::NCHW);
@@ -89,6 +117,7 @@ void check_shapes(const Operation& operation, std::size_t count, const int* rank
     const auto [name, kind] = operation.parameters[i];
     if (kind == Kind::channels) arguments.channel_vector(name, view_of(i));
     if (kind == Kind::tensor && name != "x") arguments.tensor(name, view_of(i));
+    if (kind == Kind::options) check_shape_of_options(operation, shape_of(operation, i, ranks, shapes));
   }
 }
 
@@ -114,11 +143,17 @@ struct Types {
   const Type &tensors, &channels;
 };
 
-/// The types of the first `count` parameters: one for all tensors, one for all vectors.
+/// The types of the first `count` parameters: one for all tensors, one for all vectors, float64 for the options.
 Types types_of(const Operation& operation, std::size_t count, const char* const* type_names) {
   const std::size_t tensor = index_of(operation, "x"), vector = index_of(operation, "scale");
   for (std::size_t i = 0; i < count; ++i) {
+    if (type_names[i] == nullptr) refuse(operation, std::string(operation.parameters[i].name) + " has no type");
+  }
+  for (std::size_t i = 0; i < count; ++i) {
     const auto [name, kind] = operation.parameters[i];
+    if (kind == Kind::options && std::strcmp(type_names[i], "float64") != 0) {
+      refuse(operation, std::string("options is ") + type_names[i] + ", expected float64");
+    }
     const std::size_t same = kind == Kind::tensor ? tensor : vector;
     if (kind == Kind::options || std::strcmp(type_names[i], type_names[same]) == 0) continue;
     refuse(operation, std::string(name) + " is " + type_names[i] + ", expected " + type_names[same] + ", the type of " +
@@ -155,16 +190,19 @@ struct Call {
   Arguments arguments{};
 
   Call(const Operation& of, const Given& from) : operation(of), given(from) {
-    if (static_cast<std::size_t>(given.count) != operation.parameters.size()) {
+    if (given.count < 0 || static_cast<std::size_t>(given.count) != operation.parameters.size()) {
       refuse(operation, "MindSpore gives " + std::to_string(given.count) + " tensors, expected " +
                             std::to_string(operation.parameters.size()));
     }
-    const auto* const values = static_cast<const double*>((*this)["options"]);
+    if (given.data == nullptr || given.ranks == nullptr || given.shapes == nullptr || given.type_names == nullptr) {
+      refuse(operation, "MindSpore gives no data, ranks, shapes or types");
+    }
     const std::size_t x = index_of(operation, "x");
     const Types found = types_of(operation, operation.parameters.size(), given.type_names);
+    const double* const values = values_of_options();
     check_shapes(operation, operation.parameters.size(), given.ranks, given.shapes, values[3] != 0);
     options = options_of(values);
-    arguments.size = sizeof arguments;
+    arguments.struct_size = sizeof arguments;
     arguments.type = found.tensors.code;
     arguments.parameter_type = found.channels.code;
     arguments.format = values[3] != 0 ? BATCHNORM_NHWC : BATCHNORM_NCHW;
@@ -172,7 +210,29 @@ struct Call {
     arguments.shape = given.shapes[x];
   }
 
-  void* operator[](std::string_view name) const { return given.data[index_of(operation, name)]; }
+  /// The memory of a parameter and how many elements it has.
+  struct Memory {
+    void* data;
+    std::int64_t length;
+
+    operator batchnorm_vector() const { return {data, length}; }
+    operator batchnorm_const_vector() const { return {data, length}; }
+    operator batchnorm_tensor() const { return {data, length, 0, nullptr, 0}; }
+    operator batchnorm_const_tensor() const { return {data, length, 0, nullptr, 0}; }
+  };
+  Memory operator[](std::string_view name) const {
+    const std::size_t i = index_of(operation, name);
+    const std::int64_t length =
+        batchnorm::element_count(shape_of(operation, i, given.ranks, given.shapes), operation.name, name);
+    if (given.data[i] == nullptr && length > 0) refuse(operation, std::string(name) + " has no data");
+    return {given.data[i], length};
+  }
+
+ private:
+  const double* values_of_options() const {
+    check_shape_of_options(operation, shape_of(operation, index_of(operation, "options"), given.ranks, given.shapes));
+    return static_cast<const double*>((*this)["options"].data);
+  }
 };
 
 /// Runs body(); a failure goes to standard error, since MindSpore shows no more than the status.
@@ -255,16 +315,24 @@ BATCHNORM_MINDSPORE_API int batchnorm_mindspore_double_backward(int count, void*
 
 BATCHNORM_MINDSPORE_API int batchnorm_mindspore_check_shapes(int operation, const int* ranks, const std::int64_t* const* shapes,
                                                              int is_channels_last) noexcept {
-  return c_interface::guarded(
-      [&] { check_shapes(operations[operation], operations[operation].inputs, ranks, shapes, is_channels_last != 0); });
+  return c_interface::guarded([&] {
+    const Operation& of = operation_of(operation);
+    if (ranks == nullptr || shapes == nullptr) refuse(of, "ranks or shapes is NULL");
+    check_shapes(of, of.inputs, ranks, shapes, is_channels_last != 0);
+  });
 }
 
 BATCHNORM_MINDSPORE_API int batchnorm_mindspore_check_types(int operation, const char* const* type_names) noexcept {
-  return c_interface::guarded([&] { types_of(operations[operation], operations[operation].inputs, type_names); });
+  return c_interface::guarded([&] {
+    const Operation& of = operation_of(operation);
+    if (type_names == nullptr) refuse(of, "type_names is NULL");
+    types_of(of, of.inputs, type_names);
+  });
 }
 
 BATCHNORM_MINDSPORE_API int batchnorm_mindspore_check_options(const double* options) noexcept {
   return c_interface::guarded([&] {
+    if (options == nullptr) refuse(operations[0], "options is NULL");
     const batchnorm::Options given{.is_training = options[0] != 0, .epsilon = options[1], .momentum = options[2]};
     batchnorm::arguments::check_options(operations[0].name, given);
   });

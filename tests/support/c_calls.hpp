@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <iterator>
+#include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "batchnorm_c.h"
 #include "calls.hpp"
@@ -39,8 +43,31 @@ void set_types_and_shape(Arguments& arguments, const Shape& shape, Format format
 }
 
 template <class P>
-const void* c_pointer(const std::optional<std::vector<P>>& values) {
-  return values ? values->data() : nullptr;
+batchnorm_vector c_vector(std::vector<P>& values) {
+  return {values.data(), std::ssize(values)};
+}
+template <class P>
+batchnorm_const_vector c_vector(const std::vector<P>& values) {
+  return {values.data(), std::ssize(values)};
+}
+template <class P>
+batchnorm_const_vector c_vector(const std::optional<std::vector<P>>& values) {
+  return values ? c_vector(*values) : batchnorm_const_vector{};
+}
+
+/// A tensor in that memory, dense unless strides are given.
+template <class T>
+batchnorm_tensor c_tensor(std::vector<T>& memory, std::int64_t offset = 0, std::span<const std::int64_t> strides = {}) {
+  return {memory.data(), std::ssize(memory), offset, strides.data(), std::ssize(strides)};
+}
+template <class T>
+batchnorm_const_tensor c_tensor(const std::vector<T>& memory, std::int64_t offset = 0,
+                                std::span<const std::int64_t> strides = {}) {
+  return {memory.data(), std::ssize(memory), offset, strides.data(), std::ssize(strides)};
+}
+template <class T>
+batchnorm_const_tensor c_tensor(const std::optional<std::vector<T>>& memory) {
+  return memory ? c_tensor(*memory) : batchnorm_const_tensor{};
 }
 
 /// "" for BATCHNORM_OK, otherwise the status and its message.
@@ -60,16 +87,16 @@ Result<T, P> run_in_c(const Call<T, P>& call, batchnorm_thread_team* team = null
   options.team = team;
   batchnorm_forward_arguments arguments = batchnorm_no_forward_arguments();
   set_types_and_shape<T, P>(arguments, call.shape, call.format);
-  arguments.x = call.x.data();
-  arguments.scale = c_pointer(call.scale);
-  arguments.bias = c_pointer(call.bias);
-  arguments.mean = call.mean ? result.mean.data() : nullptr;
-  arguments.variance = call.variance ? result.variance.data() : nullptr;
-  arguments.output_x = result.y.data();
-  arguments.batch_mean = result.batch_mean.data();
-  arguments.batch_variance = result.batch_variance.data();
-  arguments.reserve_space_1 = result.reserve_space_1.data();
-  arguments.reserve_space_2 = result.reserve_space_2.data();
+  arguments.x = c_tensor(call.x);
+  arguments.scale = c_vector(call.scale);
+  arguments.bias = c_vector(call.bias);
+  if (call.mean) arguments.mean = c_vector(result.mean);
+  if (call.variance) arguments.variance = c_vector(result.variance);
+  arguments.output_x = c_tensor(result.y);
+  arguments.batch_mean = c_vector(result.batch_mean);
+  arguments.batch_variance = c_vector(result.batch_variance);
+  arguments.reserve_space_1 = c_vector(result.reserve_space_1);
+  arguments.reserve_space_2 = c_vector(result.reserve_space_2);
   EXPECT_EQ(c_error(batchnorm_forward(&options, &arguments)), "");
   return result;
 }
@@ -82,14 +109,14 @@ GradientResult<T, P> run_in_c(const GradientCall<T, P>& call, batchnorm_thread_t
   options.team = team;
   batchnorm_backward_arguments arguments = batchnorm_no_backward_arguments();
   set_types_and_shape<T, P>(arguments, call.shape, call.format);
-  arguments.dy = call.dy.data();
-  arguments.x = call.x.data();
-  arguments.scale = c_pointer(call.scale);
-  arguments.mean = call.mean.data();
-  arguments.variance = call.variance.data();
-  arguments.dx = result.dx.data();
-  arguments.dscale = result.dscale.data();
-  arguments.dbias = result.dbias.data();
+  arguments.dy = c_tensor(call.dy);
+  arguments.x = c_tensor(call.x);
+  arguments.scale = c_vector(call.scale);
+  arguments.mean = c_vector(call.mean);
+  arguments.variance = c_vector(call.variance);
+  arguments.dx = c_tensor(result.dx);
+  arguments.dscale = c_vector(result.dscale);
+  arguments.dbias = c_vector(result.dbias);
   EXPECT_EQ(c_error(batchnorm_backward(&options, &arguments)), "");
   return result;
 }
@@ -105,17 +132,17 @@ DoubleGradientResult<T, P> run_in_c(const DoubleGradientCall<T, P>& call, batchn
   options.team = team;
   batchnorm_double_backward_arguments arguments = batchnorm_no_double_backward_arguments();
   set_types_and_shape<T, P>(arguments, of.shape, of.format);
-  arguments.x = of.x.data();
-  arguments.dy = of.dy.data();
-  arguments.scale = c_pointer(of.scale);
-  arguments.mean = of.mean.data();
-  arguments.variance = of.variance.data();
-  arguments.ddx = c_pointer(call.ddx);
-  arguments.ddscale = c_pointer(call.ddscale);
-  arguments.ddbias = c_pointer(call.ddbias);
-  arguments.dx = result.dx.data();
-  arguments.ddy = result.ddy.data();
-  arguments.dscale = result.dscale.data();
+  arguments.x = c_tensor(of.x);
+  arguments.dy = c_tensor(of.dy);
+  arguments.scale = c_vector(of.scale);
+  arguments.mean = c_vector(of.mean);
+  arguments.variance = c_vector(of.variance);
+  arguments.ddx = c_tensor(call.ddx);
+  arguments.ddscale = c_vector(call.ddscale);
+  arguments.ddbias = c_vector(call.ddbias);
+  arguments.dx = c_tensor(result.dx);
+  arguments.ddy = c_tensor(result.ddy);
+  arguments.dscale = c_vector(result.dscale);
   EXPECT_EQ(c_error(batchnorm_double_backward(&options, &arguments)), "");
   return result;
 }
