@@ -18,8 +18,13 @@ namespace batchnorm {
 ///
 ///   template <class V> V operator()(const V& z) const;
 ///
-/// where V is a vector of float or double (cpu/vec.hpp) with + - * and comparisons, always inlined into the kernels. It sees
-/// the normalised value before its one rounding to T. To be trained through, an activation of two linear pieces has two more,
+/// where V is a vector of float or double (cpu/vec.hpp) of 16, 32 or 64 bytes, with + - * and comparisons. It sees the
+/// normalised value before its one rounding to T. Kernels call it as a constant object, on several threads at once, and copy
+/// it, often: a copy should cost little (a pointer to a table, not the table), and neither it nor the call may throw, which
+/// would end the program. Nothing else is asked: no default constructor, no assignment. Mark it BATCHNORM_INLINE, so that it
+/// runs on the instruction set of the kernel.
+///
+/// To be trained through, an activation of two linear pieces has two more,
 ///
 ///   template <class V> cpu::MaskOf<V> passes(const V& y) const;                            which piece, from y as rounded to T
 ///   template <class V> V gradient(const V& dy, const cpu::MaskOf<V>& passes) const;        dz from dy
@@ -114,19 +119,35 @@ struct AddResidual {
   Activation activation{};       ///< of the sum
 };
 
-/// What is applied to each value after scale and bias: a call operator on vectors of float and double.
-template <class A>
-concept Activation = requires(const A& activation, const cpu::vec<float, 16>& z) {
-  { activation(z) } -> std::same_as<cpu::vec<float, 16>>;
+namespace detail {
+
+template <class A, class V>
+concept MapsVector = requires(const A& activation, const V& z) {
+  { activation(z) } -> std::same_as<V>;
 };
 
-/// An activation that gradients pass through: one with `passes` and `gradient`.
-template <class A>
-concept DifferentiableActivation = Activation<A> &&
-    requires(const A& activation, const cpu::vec<float, 16>& y, const cpu::MaskOf<cpu::vec<float, 16>>& passes) {
-  { activation.passes(y) } -> std::same_as<cpu::MaskOf<cpu::vec<float, 16>>>;
-  { activation.gradient(y, passes) } -> std::same_as<cpu::vec<float, 16>>;
+template <class A, class V>
+concept PassesVector = requires(const A& activation, const V& y, const cpu::MaskOf<V>& passes) {
+  { activation.passes(y) } -> std::same_as<cpu::MaskOf<V>>;
+  { activation.gradient(y, passes) } -> std::same_as<V>;
 };
+
+}  // namespace detail
+
+/// What is applied to each value after scale and bias: an object that can be copied, with a call operator, const, from vectors
+/// of float and of double of each width to vectors of the same type.
+template <class A>
+concept Activation =
+    std::copy_constructible<A> && detail::MapsVector<A, cpu::vec<float, 16>> && detail::MapsVector<A, cpu::vec<float, 32>> &&
+    detail::MapsVector<A, cpu::vec<float, 64>> && detail::MapsVector<A, cpu::vec<double, 16>> &&
+    detail::MapsVector<A, cpu::vec<double, 32>> && detail::MapsVector<A, cpu::vec<double, 64>>;
+
+/// An activation that gradients pass through: one with `passes` and `gradient`, const, for the same vectors.
+template <class A>
+concept DifferentiableActivation =
+    Activation<A> && detail::PassesVector<A, cpu::vec<float, 16>> && detail::PassesVector<A, cpu::vec<float, 32>> &&
+    detail::PassesVector<A, cpu::vec<float, 64>> && detail::PassesVector<A, cpu::vec<double, 16>> &&
+    detail::PassesVector<A, cpu::vec<double, 32>> && detail::PassesVector<A, cpu::vec<double, 64>>;
 
 /// Bytes of the mask that training stores of a tensor of that shape: 1 bit per element. Bit i % 8, counted from the least, of
 /// byte i / 8 is set where element i passes the activation, the elements in the memory order of a dense tensor laid out like x
@@ -179,15 +200,16 @@ struct EpilogueParts<AddResidual<T, A>> {
   static const A& activation(const AddResidual<T, A>& epilogue) noexcept { return epilogue.activation; }
 };
 
+/// Whether a residual, where there is one, has the type of x.
 template <class E, class T>
-struct IsEpilogue : std::bool_constant<Activation<E>> {};
-template <class T, class A>
-struct IsEpilogue<AddResidual<T, A>, T> : std::bool_constant<Activation<A>> {};
+inline constexpr bool residual_fits = true;
+template <class U, class A, class T>
+inline constexpr bool residual_fits<AddResidual<U, A>, T> = std::same_as<U, T>;
 
 }  // namespace detail
 
-/// What `normalize` does after scale and bias: an activation, or AddResidual with one.
+/// What `normalize` does after scale and bias: an activation, or AddResidual with one and a residual of the type of x.
 template <class E, class T>
-concept Epilogue = detail::IsEpilogue<E, T>::value;
+concept Epilogue = detail::residual_fits<E, T> && Activation<typename detail::EpilogueParts<E>::Activation>;
 
 }  // namespace batchnorm

@@ -220,7 +220,7 @@ struct ForwardArguments {
                    const TensorView<P>& variance, const OutputViews<T, P>& out, const E& epilogue, const CallOptions& call)
       : arguments(name, x, format, Replaceable::yes, output_replaces), checked(arguments, x, out.output_x, epilogue) {
     if constexpr (writes_mask) {
-      arguments.check_trainable(checked.work.operation.activation);
+      arguments.check_trainable(checked.work.operation.activation.get());
       mask = arguments.mask(out.mask);
       checked.work.bits = {nullptr, mask, arguments.geometry().elements()};
     }

@@ -119,7 +119,7 @@ ForwardCall<DeviceElement<T>> forward_call(arguments::Arguments& arguments, cons
     if constexpr (!DifferentiableActivation<typename Parts::Activation>) {
       arguments.template fail<ValueError>("mask is given, but the epilogue has no activation that fills one");
     }
-    arguments.check_trainable(checked.work.operation.activation);
+    arguments.check_trainable(checked.work.operation.activation.get());
     call.mask = arguments.mask(out.mask);
   }
   call.geometry = geometry_of(arguments);

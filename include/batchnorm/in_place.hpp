@@ -12,10 +12,22 @@
 
 namespace batchnorm {
 
-/// An activation that can be undone.
+namespace detail {
+
+template <class A, class V>
+concept InvertsVector = requires(const A& activation, const V& y) {
+  { activation.inverse(y) } -> std::same_as<V>;
+};
+
+}  // namespace detail
+
+/// An activation that can be undone: one with `inverse`, const, for the same vectors, and `least_slope`.
 template <class A>
-concept InvertibleActivation = DifferentiableActivation<A> && requires(const A& activation, const cpu::vec<float, 16>& y) {
-  { activation.inverse(y) } -> std::same_as<cpu::vec<float, 16>>;
+concept InvertibleActivation = DifferentiableActivation<A> && detail::InvertsVector<A, cpu::vec<float, 16>> &&
+    detail::InvertsVector<A, cpu::vec<float, 32>> && detail::InvertsVector<A, cpu::vec<float, 64>> &&
+    detail::InvertsVector<A, cpu::vec<double, 16>> && detail::InvertsVector<A, cpu::vec<double, 32>> &&
+    detail::InvertsVector<A, cpu::vec<double, 64>> && requires(const A& activation) {
+  { activation.least_slope() } -> std::convertible_to<double>;
 };
 
 /// Activated batch normalization that keeps one buffer for training: y takes the place of x, and backward recovers xh from y,

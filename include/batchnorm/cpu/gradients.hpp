@@ -16,20 +16,20 @@ struct Passage {
   static constexpr bool reads_y = through == Through::output;
   static constexpr bool inverts = through == Through::inverse;
 
-  A activation;
+  Held<A> activation;
 
   /// The gradient before the activation.
   template <class V>
   BATCHNORM_INLINE V dz(const V& dy, const V& x, const V& y, const MaskOf<V>& passes) const {
-    if constexpr (through == Through::mask) return activation.gradient(dy, passes);
-    if constexpr (through == Through::output) return activation.gradient(dy, activation.passes(y));
-    if constexpr (through == Through::inverse) return activation.gradient(dy, activation.passes(x));
+    if constexpr (through == Through::mask) return activation.get().gradient(dy, passes);
+    if constexpr (through == Through::output) return activation.get().gradient(dy, activation.get().passes(y));
+    if constexpr (through == Through::inverse) return activation.get().gradient(dy, activation.get().passes(x));
     return dy;
   }
   /// What is read as x.
   template <class V>
   BATCHNORM_INLINE V x(const V& x) const {
-    if constexpr (inverts) return activation.inverse(x);
+    if constexpr (inverts) return activation.get().inverse(x);
     return x;
   }
 };

@@ -3,7 +3,10 @@
 
 // Kernels over channels: what follows from the moments. All arithmetic is double.
 
+#include <utility>
+
 #include <batchnorm/cpu/block_moments.hpp>
+#include <batchnorm/cpu/held.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
@@ -127,17 +130,17 @@ struct Normalization {
   static constexpr int inputs = adds_residual ? 2 : 1, outputs = 1, coefficients = 3, prefetched = 1;
   static constexpr Bits bits = writes_bits ? Bits::written : Bits::none;
 
-  A activation;
+  Held<A> activation;
 
   template <class V>
   BATCHNORM_INLINE void operator()(const V (&in)[inputs], const V (&k)[3], const MaskOf<V>&, V (&y)[1]) const {
     V z = fma(in[0] - k[0], k[1], k[2]);
     if constexpr (adds_residual) z = z + in[1];
-    y[0] = activation(z);
+    y[0] = activation.get()(std::as_const(z));
   }
   template <class V>
   BATCHNORM_INLINE MaskOf<V> passes(const V& y) const {
-    return activation.passes(y);
+    return activation.get().passes(y);
   }
 };
 
