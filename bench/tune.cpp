@@ -19,6 +19,7 @@
 #include <batchnorm/thread_team.hpp>
 
 #include "../examples/output/standard_output.hpp"
+#include "suite/choice.hpp"
 #include "suite/names.hpp"
 #include "suite/timing.hpp"
 #include "suite/workload.hpp"
@@ -105,8 +106,8 @@ std::vector<Knob> knobs(const Tuning& now, int threads) {
           knob("sweep_task_bytes", &Tuning::sweep_task_bytes, around, swept)};
 }
 
-/// Adds to each value's score the logarithm of its time in this problem, relative to today's value.
-void score(const std::vector<Tuning>& tunings, std::size_t today, const Problem& problem, std::vector<double>& scores) {
+/// The time of each value in this problem.
+std::vector<double> times_of(const std::vector<Tuning>& tunings, const Problem& problem) {
   batchnorm::ThreadTeam team(problem.threads);
   const std::unique_ptr<bench::Workload> workload = bench::make_workload_of<float>(problem, team);
   std::vector<bench::Call> candidates;
@@ -116,8 +117,9 @@ void score(const std::vector<Tuning>& tunings, std::size_t today, const Problem&
       workload.run();
     });
   }
-  const std::vector<bench::Times> times = bench::take_turns(candidates);
-  for (std::size_t i = 0; i < tunings.size(); ++i) scores[i] += std::log(times[i].median() / times[today].median());
+  std::vector<double> medians;
+  for (const bench::Times& times : bench::take_turns(candidates)) medians.push_back(times.median());
+  return medians;
 }
 
 std::string text_of(double value) {
@@ -133,19 +135,17 @@ void try_values(const Knob& knob, const Tuning& now) {
     knob.set(tunings[i], knob.get(now) * knob.factors[i]);
     if (knob.factors[i] == 1) today = i;
   }
-  std::vector<double> scores(tunings.size(), 0.0);
-  for (const Problem& problem : knob.problems) score(tunings, today, problem, scores);
-  std::size_t best = today;
+  std::vector<std::vector<double>> times;
+  for (const Problem& problem : knob.problems) times.push_back(times_of(tunings, problem));
+  const bench::Choice choice = bench::choose(times, tunings.size(), today);
   std::string each;
   for (std::size_t i = 0; i < tunings.size(); ++i) {
-    scores[i] = std::exp(scores[i] / static_cast<double>(knob.problems.size()));
-    if (scores[i] < scores[best]) best = i;
     char text[64];
-    std::snprintf(text, sizeof text, "  %s: %.3f", text_of(knob.get(tunings[i])).c_str(), scores[i]);
+    std::snprintf(text, sizeof text, "  %s: %.3f", text_of(knob.get(tunings[i])).c_str(), choice.relative[i]);
     each += text;
   }
   std::printf("%-24s %12s %12s %6.1f %%  %s\n", knob.name.c_str(), text_of(knob.get(now)).c_str(),
-              text_of(knob.get(tunings[best])).c_str(), 100 * (1 - scores[best]), each.c_str());
+              text_of(knob.get(tunings[choice.best])).c_str(), 100 * (1 - choice.relative[choice.best]), each.c_str());
   standard_output::flush();
 }
 
