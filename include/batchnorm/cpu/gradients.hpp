@@ -21,15 +21,15 @@ struct Passage {
   /// The gradient before the activation.
   template <class V>
   BATCHNORM_INLINE V dz(const V& dy, const V& x, const V& y, const MaskOf<V>& passes) const {
-    if constexpr (through == Through::mask) return activation.get().gradient(dy, passes);
-    if constexpr (through == Through::output) return activation.get().gradient(dy, activation.get().passes(y));
-    if constexpr (through == Through::inverse) return activation.get().gradient(dy, activation.get().passes(x));
+    if constexpr (through == Through::mask) return gradient_of(activation.get(), dy, passes);
+    if constexpr (through == Through::output) return gradient_of(activation.get(), dy, passes_of(activation.get(), y));
+    if constexpr (through == Through::inverse) return gradient_of(activation.get(), dy, passes_of(activation.get(), x));
     return dy;
   }
   /// What is read as x.
   template <class V>
   BATCHNORM_INLINE V x(const V& x) const {
-    if constexpr (inverts) return activation.get().inverse(x);
+    if constexpr (inverts) return inverse_of(activation.get(), x);
     return x;
   }
 };

@@ -2,9 +2,10 @@
 #pragma once
 
 #include <concepts>
+#include <cstring>
 #include <optional>
 
-#include <batchnorm/cpu/config.hpp>
+#include <batchnorm/cpu/vec.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
@@ -41,5 +42,79 @@ class Held<A> {
  private:
   A value_{};
 };
+
+#if defined(__x86_64__) && !defined(__clang__) && !defined(__OPTIMIZE__)
+template <class V>
+using PartOf = vec<typename V::scalar, 16>;
+
+/// 16 bytes of a vector or of a mask.
+template <class Part, class Whole>
+BATCHNORM_INLINE Part part_of(const Whole& whole, std::size_t index) {
+  static_assert(sizeof(Part) == 16);
+  Part part;
+  std::memcpy(&part.v, reinterpret_cast<const char*>(&whole.v) + 16 * index, 16);
+  return part;
+}
+
+/// f(index of a part) for all parts of a vector or a mask. Without optimisation GCC calls a member of an activation that is not
+/// BATCHNORM_INLINE, compiled without the instruction set of the kernel; then the two disagree on how more than 16 bytes are
+/// returned.
+template <class Whole, class F>
+BATCHNORM_INLINE Whole by_parts(const F& f) {
+  Whole whole;
+  for (std::size_t i = 0; i < sizeof(Whole) / 16; ++i) {
+    const auto part = f(i);
+    std::memcpy(reinterpret_cast<char*>(&whole.v) + 16 * i, &part.v, 16);
+  }
+  return whole;
+}
+
+template <class A, class V>
+BATCHNORM_INLINE V activated(const A& activation, const V& z) {
+  return by_parts<V>([&](std::size_t i) {
+    const auto part = part_of<PartOf<V>>(z, i);
+    return activation(part);
+  });
+}
+template <class A, class V>
+BATCHNORM_INLINE MaskOf<V> passes_of(const A& activation, const V& y) {
+  return by_parts<MaskOf<V>>([&](std::size_t i) {
+    const auto part = part_of<PartOf<V>>(y, i);
+    return activation.passes(part);
+  });
+}
+template <class A, class V>
+BATCHNORM_INLINE V gradient_of(const A& activation, const V& dy, const MaskOf<V>& passes) {
+  return by_parts<V>([&](std::size_t i) {
+    const auto part = part_of<PartOf<V>>(dy, i);
+    const auto passing = part_of<MaskOf<PartOf<V>>>(passes, i);
+    return activation.gradient(part, passing);
+  });
+}
+template <class A, class V>
+BATCHNORM_INLINE V inverse_of(const A& activation, const V& y) {
+  return by_parts<V>([&](std::size_t i) {
+    const auto part = part_of<PartOf<V>>(y, i);
+    return activation.inverse(part);
+  });
+}
+#else
+template <class A, class V>
+BATCHNORM_INLINE V activated(const A& activation, const V& z) {
+  return activation(z);
+}
+template <class A, class V>
+BATCHNORM_INLINE MaskOf<V> passes_of(const A& activation, const V& y) {
+  return activation.passes(y);
+}
+template <class A, class V>
+BATCHNORM_INLINE V gradient_of(const A& activation, const V& dy, const MaskOf<V>& passes) {
+  return activation.gradient(dy, passes);
+}
+template <class A, class V>
+BATCHNORM_INLINE V inverse_of(const A& activation, const V& y) {
+  return activation.inverse(y);
+}
+#endif
 
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu

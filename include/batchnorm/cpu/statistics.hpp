@@ -3,8 +3,6 @@
 
 // Kernels over channels: what follows from the moments. All arithmetic is double.
 
-#include <utility>
-
 #include <batchnorm/cpu/block_moments.hpp>
 #include <batchnorm/cpu/held.hpp>
 
@@ -136,11 +134,11 @@ struct Normalization {
   BATCHNORM_INLINE void operator()(const V (&in)[inputs], const V (&k)[3], const MaskOf<V>&, V (&y)[1]) const {
     V z = fma(in[0] - k[0], k[1], k[2]);
     if constexpr (adds_residual) z = z + in[1];
-    y[0] = activation.get()(std::as_const(z));
+    y[0] = activated(activation.get(), z);
   }
   template <class V>
   BATCHNORM_INLINE MaskOf<V> passes(const V& y) const {
-    return activation.get().passes(y);
+    return passes_of(activation.get(), y);
   }
 };
 
