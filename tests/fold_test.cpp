@@ -508,8 +508,8 @@ TYPED_TEST(FoldRounds, AtTheEndsOfTheFormat) {
   expect_rounds<TypeParam>(0x1p-1000, 0);
   expect_rounds<TypeParam>(limit - ulp, limit - ulp);
   expect_rounds<TypeParam>((limit - 0.5 * ulp) * (1 - 0x1p-40), limit - ulp);
-  expect_rounds<TypeParam>(limit - 0.5 * ulp, infinity);
-  expect_rounds<TypeParam>(-1e300, -infinity);
+  expect_rounds<TypeParam>(infinity, infinity);  // finite factors beyond the range: fold_range_test.cpp
+  expect_rounds<TypeParam>(-infinity, -infinity);
 }
 
 TYPED_TEST(FoldRounds, AndTheBiasMayBeAFloat) {

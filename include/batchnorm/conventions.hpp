@@ -30,6 +30,7 @@ namespace batchnorm {
 ///   TensorFlow FusedBatchNormV3     new       1       1e-4          unbiased
 ///   oneDNN                          no running statistics           -
 ///   Caffe                           old       0.999   1e-5          unbiased; the weight changes from step to step
+///   Darknet                         inference only    1e-6          epsilon is outside of the root
 ///
 /// With one value per channel (m == 1), where some of these refuse the batch, ignore it or give NaN, ours stays finite: the
 /// variance 0 enters.
@@ -53,6 +54,12 @@ inline double checked_weight(std::string_view call, std::string_view name, doubl
   if (detail::is_from_0_to_1(value)) return value;
   batchnorm::detail::fail<ValueError>(std::string(call) + ": " + std::string(name) + " is " + to_string(value) +
                                       ", it must be in [0, 1]");
+}
+
+/// An epsilon that is added to the root: its square is to be a normal double, and an epsilon of ours.
+inline void check_outside_epsilon(std::string_view call, double epsilon) {
+  if (detail::is_from_0_to_1(epsilon) && epsilon >= 1e-150) return;
+  batchnorm::detail::fail<ValueError>(std::string(call) + ": epsilon is " + to_string(epsilon) + ", it must be in [1e-150, 1]");
 }
 
 }  // namespace arguments
@@ -191,11 +198,57 @@ std::vector<P> caffe_statistic(std::type_identity_t<std::span<const P>> blob, P 
   return statistic;
 }
 
+// ---- epsilon outside of the root
+
+/// Darknet's inference on the CPU divides by sqrt(variance) + epsilon, not by sqrt(variance + epsilon). As the square of the
+/// former is the sum of
+///
+///   our epsilon = epsilon^2        our variance = variance + 2 * epsilon * sqrt(variance)
+///
+/// the two are the same map with these:
+///
+///   const std::vector<float> variance = darknet_variance<float>(rolling_variance);
+///   const BatchNorm<float> norm{from_darknet()};   // inference, with rolling_mean and this variance
+///
+/// Our epsilon must be that small: with 1e-5 a channel of variance 0 would need the variance 1e-12 - 1e-5, which no float is
+/// near enough to (1 / deviation is off by 7 %). There is no such form for training, where the variance is the batch's.
+/// @throws ValueError   epsilon is not in [1e-150, 1]: its square is no normal number or beyond 1
+inline Options from_darknet(double epsilon = 1e-6) {
+  arguments::check_outside_epsilon("batchnorm::from_darknet", epsilon);
+  return {.is_training = false, .epsilon = epsilon * epsilon};
+}
+
+Options from_darknet(std::same_as<bool> auto) = delete;  ///< a bool is no epsilon
+
+/// The variance that stands for Darknet's rolling variance beside from_darknet(epsilon). NaN where the variance is below 0, as
+/// Darknet's y is.
+/// @throws ValueError   as from_darknet
+template <std::floating_point P>
+std::vector<P> darknet_variance(std::type_identity_t<std::span<const P>> rolling_variance, double epsilon = 1e-6) {
+  arguments::check_outside_epsilon("batchnorm::darknet_variance", epsilon);
+  std::vector<P> variance(rolling_variance.size());
+  for (std::size_t c = 0; c < variance.size(); ++c) {
+    const double v = static_cast<double>(rolling_variance[c]);
+    variance[c] = static_cast<P>(std::fma(2 * epsilon, std::sqrt(v), v));
+  }
+  return variance;
+}
+
 // ---- saved statistics
 
-/// cuDNN and PyTorch save 1 / sqrt(variance + epsilon) for the gradient where we save the (biased) variance. In double; beside
-/// a variance far below epsilon the result may be negative by a rounding, variance + epsilon is right all the same.
-inline double variance_of_inverse_deviation(double inverse, double epsilon) noexcept {
+/// cuDNN and PyTorch save 1 / sqrt(variance + epsilon) for the gradient where we save the (biased) variance. `epsilon` is the
+/// one that it was saved with, and the one that our gradient must be given. In double; beside a variance far below epsilon the
+/// result may be negative by a rounding, variance + epsilon is right all the same.
+/// @throws ValueError   inverse exceeds 1 / sqrt(epsilon) by more than a rounding (0.5 %): it was saved with another epsilon,
+/// or
+///                      with one outside of the root, and variance + epsilon would cancel to no digit of a float
+inline double variance_of_inverse_deviation(double inverse, double epsilon) {
+  const double most = 1 / std::sqrt(epsilon);
+  if (std::abs(inverse) > 1.005 * most) {
+    detail::fail<ValueError>("batchnorm::variance_of_inverse_deviation: inverse is " + arguments::to_string(inverse) +
+                             ", 1 / sqrt(epsilon) = " + arguments::to_string(most) +
+                             " is the most of a variance from 0; was it saved with another epsilon?");
+  }
   const double deviation = 1 / inverse;
   return std::fma(deviation, deviation, -epsilon);
 }
@@ -207,8 +260,8 @@ inline double inverse_deviation_of_variance(double variance, double epsilon) noe
 
 // ---- by name
 
-/// What from_NAME() returns with the framework's defaults. The names are those of the functions above; Caffe has none, since
-/// its momentum is another in each step.
+/// What from_NAME() returns with the framework's defaults. The names are those of the functions above. Caffe has none, since
+/// its momentum is another in each step, nor Darknet, whose variance is to be converted as well.
 /// @throws ValueError   any other name; the message lists the known ones
 inline Options parse_convention(std::string_view name, bool is_training = true) {
   struct Convention {

@@ -19,7 +19,8 @@ namespace batchnorm {
 ///   const auto folded = fold_after<float>(weights, layer_bias, norm);  // y = norm(layer(x)) == folded layer(x)
 ///
 /// What folding costs: the sum of products and the bias cancel where |mean| is large beside the deviation, digits that
-/// BatchNorm keeps.
+/// BatchNorm keeps. A factor may carry weights of half below the normal numbers, where they lose digits; one that carries them
+/// beyond the largest is refused.
 
 /// y = factor[c] * x + shift[c]
 struct AffineMap {
@@ -51,7 +52,8 @@ inline namespace BATCHNORM_KERNELS {
 ///   scale, bias     [C], each may be absent (1 and 0)
 ///
 /// Where variance + epsilon < 0 the channel is NaN.
-/// @throws ShapeError, ValueError   as normalize does; epsilon must be in (0, 1]
+/// @throws ShapeError, ValueError   as normalize does; epsilon must be in (0, 1]; also where finite arguments with
+///                                  variance + epsilon > 0 give a factor or a shift beyond the range of double
 template <Element P>
 AffineMap affine_map(std::type_identity_t<TensorView<const P>> mean, TensorView<const P> variance,
                      std::type_identity_t<TensorView<const P>> scale, std::type_identity_t<TensorView<const P>> bias,
@@ -70,7 +72,8 @@ AffineMap affine_map(std::type_identity_t<TensorView<const P>> mean, TensorView<
 /// Exact with any stride, dilation, padding and groups: but for one rounding of each W' to T and of each b' to B, which are
 /// computed in double. A channel of the map that is NaN gives a channel that is NaN.
 /// @throws ShapeError   rank or an extent does not fit, or the map's number of channels
-/// @throws ValueError   absent, null or misaligned data, arguments that overlap
+/// @throws ValueError   absent, null or misaligned data, arguments that overlap; a folded weight or bias that is made of finite
+///                      numbers and leaves the range of its type, such as a half of 2 times a factor of 9.5e4
 /// @throws std::bad_alloc
 ///
 /// Nothing is written when one is thrown.
@@ -135,11 +138,20 @@ AffineMap affine_map(std::type_identity_t<TensorView<const P>> mean, TensorView<
   const P* bias_data = arguments.channel_vector("bias", bias);
   AffineMap map;
   for (std::int64_t c = 0; c < arguments.channels(); ++c) {
-    const double deviation = std::sqrt(folding::widened(variance_data[c]) + epsilon);
-    const double factor = (scale_data == nullptr ? 1.0 : folding::widened(scale_data[c])) / deviation;
+    const double deviation = std::sqrt(folding::widened(variance_data[c]) + epsilon), m = folding::widened(mean_data[c]);
+    const double s = scale_data == nullptr ? 1.0 : folding::widened(scale_data[c]);
+    const double b = bias_data == nullptr ? 0.0 : folding::widened(bias_data[c]);
+    const double factor = s / deviation, shift = std::fma(-m, factor, b);
+    const bool is_made_of_finite = folding::is_finite(deviation) && deviation != 0 && folding::is_finite(m) &&
+                                   folding::is_finite(s) && folding::is_finite(b);
+    if (is_made_of_finite && !(folding::is_finite(factor) && folding::is_finite(shift))) {
+      detail::fail<ValueError>(std::string(name) + ": " +
+                               folding::out_of_range<double>("the map", "in channel " + std::to_string(c) + " the factor is " +
+                                                                            arguments::to_string(factor) + " and the shift " +
+                                                                            arguments::to_string(shift)));
+    }
     map.factor.push_back(factor);
-    map.shift.push_back(
-        std::fma(-folding::widened(mean_data[c]), factor, bias_data == nullptr ? 0.0 : folding::widened(bias_data[c])));
+    map.shift.push_back(shift);
   }
   return map;
 }

@@ -273,11 +273,67 @@ std::vector<double> folded_bias(const Layer& layer, const Arguments<T, B>& a) {
   return result;
 }
 
+/// Whether a double is neither NaN nor infinite.
+inline bool is_finite(double value) noexcept { return batchnorm::detail::is_finite_from_0(std::abs(value)); }
+
+/// Whether a finite double is beyond the largest T.
+template <Element T>
+bool leaves_range(double value) {
+  return !is_finite(widened(rounded<T>(value)));
+}
+
+/// Says that a result made of finite numbers is beyond its type: `where` is "in channel 3 it is 1e5".
+template <Element T>
+std::string out_of_range(std::string_view name, const std::string& where) {
+  return std::string(name) + " leaves the range of " + std::string(element_name<T>()) + ": " + where +
+         "; use a wider type, or keep the batch norm as a layer of its own";
+}
+
+/// Refuses finite weights and finite factors whose product is no finite T.
+template <Element T, Element B>
+void check_weights_range(const Layer& layer, const Arguments<T, B>& a) {
+  layer.for_each_weight([&](const Position& at, const Channels& joined) {
+    const std::size_t channel = layer.normalized_of(joined);
+    const double weight = widened(a.weights.data()[offset_of(at, a.weights.strides())]), factor = a.factor[channel];
+    if (!is_finite(weight) || !is_finite(factor) || !leaves_range<T>(factor * weight)) return;
+    layer.fail<ValueError>(out_of_range<T>("folded.weights", "in channel " + std::to_string(channel) + " of the map " +
+                                                                 batchnorm::arguments::to_string(factor) + " * " +
+                                                                 batchnorm::arguments::to_string(weight) + " is " +
+                                                                 batchnorm::arguments::to_string(factor * weight)));
+  });
+}
+
+/// Refuses a bias that is no finite B though all that it is made of is finite.
+template <Element T, Element B>
+void check_bias_range(const Layer& layer, const Arguments<T, B>& a, const std::vector<double>& bias) {
+  std::vector<bool> is_made_of_finite(bias.size(), true);
+  const auto exclude = [&](std::size_t o, double value) {
+    if (!is_finite(value)) is_made_of_finite[o] = false;
+  };
+  for (std::size_t o = 0; o < bias.size(); ++o) {
+    if (a.bias.present()) exclude(o, widened(a.bias.data()[index(o) * a.bias.strides()[0]]));
+    if (layer.normalizes_outputs()) exclude(o, a.factor[o]), exclude(o, a.shift[o]);
+  }
+  if (!layer.normalizes_outputs()) {
+    layer.for_each_weight([&](const Position& at, const Channels& joined) {
+      exclude(layer.output_of(joined), widened(a.weights.data()[offset_of(at, a.weights.strides())]));
+      exclude(layer.output_of(joined), a.shift[layer.normalized_of(joined)]);
+    });
+  }
+  for (std::size_t o = 0; o < bias.size(); ++o) {
+    if (!is_made_of_finite[o] || !leaves_range<B>(bias[o])) continue;
+    layer.fail<ValueError>(out_of_range<B>(
+        "folded.bias", "in channel " + std::to_string(o) + " it is " + batchnorm::arguments::to_string(bias[o])));
+  }
+}
+
 template <Element T, Element B>
 void fold(const Layer& layer, const Arguments<T, B>& a) {
   check(layer, a);
   // Before the weights are written: in place they are what it is made of.
   const std::vector<double> bias = folded_bias(layer, a);
+  check_weights_range(layer, a);
+  check_bias_range(layer, a, bias);
   for (std::size_t o = 0; o < bias.size(); ++o) {
     a.folded_bias.data()[index(o) * a.folded_bias.strides()[0]] = rounded<B>(bias[o]);
   }
