@@ -182,14 +182,20 @@ void double_backward_inference(const Machine& machine, const DoubleGradientTenso
                                const DoubleGradientArguments<P>& to) {
   using Compute = compute_t<T>;
   const auto inverse_deviation = [&](std::int64_t c) { return 1 / std::sqrt(given.variance()[c] + to.epsilon); };
+  const auto over_deviation = [&](double value, std::int64_t c) {
+    using D = vec<double, 16>;
+    double quotient[D::lanes];
+    inverse_deviation_times<Compute>(D::broadcast(value), D::broadcast(given.variance()[c]), to.epsilon).store(quotient);
+    return quotient[0];
+  };
   const auto fill = [&](const Coefficients<Compute, 4>& k) {
     for (std::int64_t c = 0; c < t.geometry.c; ++c) {
       const auto rounded = [&](int j, double value) {
         return static_cast<double>(k.array[j][c] = static_cast<Compute>(value));
       };
       const double center_lost = given.center()[c] - rounded(0, given.center()[c]);
-      rounded(1, to.value(to.scale, c, 1) * inverse_deviation(c));
-      const double b = rounded(2, to.value(to.ddscale, c, 0) * inverse_deviation(c));
+      rounded(1, over_deviation(to.value(to.scale, c, 1), c));
+      const double b = rounded(2, over_deviation(to.value(to.ddscale, c, 0), c));
       rounded(3, to.value(to.ddbias, c, 0) - b * center_lost);
     }
   };
