@@ -38,14 +38,6 @@ void note(Worst& worst, const std::vector<P>& got, const Sum& expected, std::int
   worst.note(error(got[at], expected.value), ulp_at<P>(sum_magnitude<P>(expected)), allowed_sum_error<P>(expected), at);
 }
 
-// dx has a second tensor, g, beside dy and x: its difference from its mean, its factor and its fma round once more each;
-// without FMA its product as well.
-template <class T>
-Real double_gradient_ulps(Isa isa) {
-  if constexpr (sizeof(T) == 2) return rounded_once_ulps;
-  return has_fma(isa) ? dx_ulps_with_fma + 3 : dx_ulps_without_fma + 4;
-}
-
 }  // namespace
 
 template <class T, class P>
@@ -170,8 +162,8 @@ DoubleGradientErrors errors(const DoubleGradientCall<T, P>& call, const DoubleGr
   DoubleGradientErrors worst;
   for (std::size_t i = 0; i < expected.size(); ++i) {
     const auto c = static_cast<std::int64_t>(i);
-    note(worst.dx, result.dx, expected[i].dx, call.of.extents(), c, double_gradient_ulps<T>(isa));
-    note(worst.ddy, result.ddy, expected[i].ddy, call.of.extents(), c, double_gradient_ulps<T>(isa));
+    note(worst.dx, result.dx, expected[i].dx, call.of.extents(), c, double_dx_ulps<T>(isa, call.of.options.is_training));
+    note(worst.ddy, result.ddy, expected[i].ddy, call.of.extents(), c, ddy_ulps<T>(isa));
     note(worst.dscale, result.dscale, expected[i].dscale, c);
   }
   return worst;

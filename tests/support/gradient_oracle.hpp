@@ -129,14 +129,17 @@ inline ChannelDoubleGradients double_backward(const Channel& channel, const Valu
   for (std::size_t i = 0; i < m; ++i) {
     const Real centred = dy[i] - M_dy.value - xh[i] * M_dy_xh.value;
     result.ddy.push_back({a * (g[i] - M_g.value - xh[i] * M_g_xh.value) + gs * xh[i] + gb,
-                          largest({a * g[i], a * M_g.value, a * xh[i] * M_g_xh.value, gs * xh[i], gb}),
+                          largest({a * g[i], a * M_g.value, a * (g[i] - M_g.value), a * xh[i] * M_g_xh.value, gs * xh[i],
+                                   (gs - a * M_g_xh.value) * xh[i], gb}),
                           std::abs(a) * (M_g.terms + std::abs(xh[i]) * M_g_xh.terms)});
     result.dx.push_back(
         {training * b * (xh[i] * curvature + M_g_xh.value * (M_dy.value - dy[i]) + M_dy_xh.value * (M_g.value - g[i])) +
              gs * r * centred,
          largest({b * xh[i] * M_g.value * M_dy.value, b * xh[i] * M_dy_g.value, 3 * b * xh[i] * M_dy_xh.value * M_g_xh.value,
                   b * M_g_xh.value * M_dy.value, b * M_g_xh.value * dy[i], b * M_dy_xh.value * M_g.value,
-                  b * M_dy_xh.value * g[i], gs * r * dy[i], gs * r * M_dy.value, gs * r * xh[i] * M_dy_xh.value}),
+                  b * M_dy_xh.value * g[i], gs * r * dy[i], gs * r * M_dy.value, gs * r * xh[i] * M_dy_xh.value,
+                  (training * b * curvature - gs * r * M_dy_xh.value) * xh[i],
+                  (gs * r - b * M_g_xh.value) * (dy[i] - M_dy.value), b * M_dy_xh.value * (g[i] - M_g.value)}),
          std::abs(b) * (std::abs(xh[i]) * (2 * M_g.terms * M_dy.terms + M_dy_g.terms + 6 * M_dy_xh.terms * M_g_xh.terms) +
                         M_g_xh.terms * (2 * M_dy.terms + std::abs(dy[i])) + M_dy_xh.terms * (2 * M_g.terms + std::abs(g[i]))) +
              std::abs(gs * r) * (M_dy.terms + std::abs(xh[i]) * M_dy_xh.terms)});

@@ -94,12 +94,17 @@ Real allowed_y_error(batchnorm::Isa isa, const Normalized& expected, Real scale,
   return ulp_at<T>(y_magnitude<T>(expected, scale)) * y_ulps<T>(isa) + of_variance;
 }
 
-// dx = fma(a, dy, fma(b, x - mean, c)): x - mean, a, b, c and both fma round once each, and a sum of three terms may lie in a
-// binade above theirs. Without FMA both products round as well.
-inline constexpr Real dx_ulps_with_fma = 4.0L;
-inline constexpr Real dx_ulps_without_fma = 5.0L;
+// dx = fma(a, dy - mean_dy, fma(b, x - mean, c)): 1.5 ulp of the product with b and 3 of that with a, which may lie in a binade
+// above its terms, and half an ulp of either fma. Without FMA the products round as well, by 0.5 and 1 (docs/numerics.md).
+inline constexpr Real dx_ulps_with_fma = 5.5L;
+inline constexpr Real dx_ulps_without_fma = 7.0L;
 // dx = a * dy: a and the product round once each, and a's half ulp grows to one where the product crosses a binade.
 inline constexpr Real inference_dx_ulps = 1.5L;
+// A double gradient has a product more, all of them within the magnitude that they are measured at.
+inline constexpr Real double_dx_ulps_with_fma = 6.5L;
+inline constexpr Real double_dx_ulps_without_fma = 8.0L;
+inline constexpr Real ddy_ulps_with_fma = 5.0L;
+inline constexpr Real ddy_ulps_without_fma = 6.0L;
 // dscale and dbias: sums in double; where they cancel, the error is measured at this share of the magnitudes of their terms.
 inline constexpr Real sum_share = 0x1p-14L;
 // double: chains of at most 128 terms, and what merging their sums adds (relative to the magnitudes of the terms).
@@ -110,6 +115,29 @@ Real dx_ulps(batchnorm::Isa isa, bool is_training) {
   if constexpr (sizeof(T) == 2) return rounded_once_ulps;
   if (!is_training) return inference_dx_ulps;
   return has_fma(isa) ? dx_ulps_with_fma : dx_ulps_without_fma;
+}
+
+/// Through a leaky ReLU: slope * dy rounds once more, and below the normal numbers by half of the smallest, which counts a
+/// times.
+template <class T>
+Real leaky_dx_ulps(batchnorm::Isa isa, bool is_training) {
+  if constexpr (sizeof(T) == 2) return rounded_once_ulps;
+  return dx_ulps<T>(isa, is_training) + (is_training ? 1.0L : 0.5L);
+}
+template <class T>
+inline constexpr Real leaky_dx_underflow = sizeof(T) == 8 ? 0x1p-1075L : 0x1p-150L;
+
+/// dx and ddy of the double gradient.
+template <class T>
+Real double_dx_ulps(batchnorm::Isa isa, bool is_training) {
+  if constexpr (sizeof(T) == 2) return rounded_once_ulps;
+  if (!is_training) return inference_dx_ulps;
+  return has_fma(isa) ? double_dx_ulps_with_fma : double_dx_ulps_without_fma;
+}
+template <class T>
+Real ddy_ulps(batchnorm::Isa isa) {
+  if constexpr (sizeof(T) == 2) return rounded_once_ulps;
+  return has_fma(isa) ? ddy_ulps_with_fma : ddy_ulps_without_fma;
 }
 
 /// Where the error of a sum over a channel is measured, and its bound.
