@@ -45,28 +45,29 @@ class PlaneBlocks {
   void sums(std::int64_t index, std::int64_t first, std::int64_t channels, std::int64_t room, const Arrays& to, double* scratch,
             Companion& companion) const noexcept {
     const Block block = block_at(reduction_.geometry, reduction_.partition, index);
-    sum_block(machine_, reduction_, block, first, channels, room, to,
-              [&] { add(block, first, channels, to, scratch, companion); });
+    sum_block(machine_, reduction_, block, first, channels, room, to, [&](const auto& summation, const auto& arrays) {
+      add(summation, block, first, channels, arrays, scratch, companion);
+    });
   }
 
  private:
-  template <class Companion>
-  void add(const Block& block, std::int64_t first, std::int64_t channels, const Arrays& to, double* scratch,
-           Companion& companion) const noexcept {
-    if (reduction_.partition.columns) return add_columns(block, first, channels, to, scratch);
+  template <class S, class Companion>
+  void add(const S& summation, const Block& block, std::int64_t first, std::int64_t channels, const SumArrays<S>& to,
+           double* scratch, Companion& companion) const noexcept {
+    if (reduction_.partition.columns) return add_columns(summation, block, first, channels, to, scratch);
     if (block.length < long_run) {
-      add_planes<true>(block, first, channels, to, companion);
+      add_planes<true>(summation, block, first, channels, to, companion);
     } else {
-      add_planes<false>(block, first, channels, to, companion);
+      add_planes<false>(summation, block, first, channels, to, companion);
     }
   }
 
-  template <bool is_short, class Companion>
-  void add_planes(const Block& block, std::int64_t first, std::int64_t channels, const Arrays& to,
+  template <bool is_short, class S, class Companion>
+  void add_planes(const S& summation, const Block& block, std::int64_t first, std::int64_t channels, const SumArrays<S>& to,
                   Companion& companion) const noexcept {
     const Geometry& g = reduction_.geometry;
-    SumPlanes<T, Summation, is_short, Companion> kernel{};
-    kernel.summation = reduction_.statistic.summation;
+    SumPlanes<T, S, is_short, Companion> kernel{};
+    kernel.summation = summation;
     kernel.in = reduction_.in.at(block.first_image, first, block.first_position);
     reduction_.in.copy_outer(kernel.batch_stride);
     reduction_.in.copy_channel(kernel.channel_stride);
@@ -83,7 +84,8 @@ class PlaneBlocks {
   }
 
   /// Tiles of channels that stay in L2 while they are summed down the images, each prefetched in memory order.
-  void add_columns(const Block& block, std::int64_t first, std::int64_t channels, const Arrays& to,
+  template <class S>
+  void add_columns(const S& summation, const Block& block, std::int64_t first, std::int64_t channels, const SumArrays<S>& to,
                    double* scratch) const noexcept {
     const Geometry& g = reduction_.geometry;
     const std::int64_t s = g.s;
@@ -91,9 +93,9 @@ class PlaneBlocks {
     const std::int64_t channel_bytes = block.images * s * static_cast<std::int64_t>(sizeof(T)) * Summation::inputs;
     const std::int64_t most = (std::min)(tile_bytes / channel_bytes, ColumnScratch::positions / s);
     const std::int64_t tile = (std::min)(channels, (std::max<std::int64_t>)(1, most));
-    const Arrays wide = Arrays::in(scratch, ColumnScratch::stride);
-    SumColumns<T, Summation> kernel{};
-    kernel.summation = reduction_.statistic.summation;
+    const auto wide = SumArrays<S>::in(scratch, ColumnScratch::stride);
+    SumColumns<T, S> kernel{};
+    kernel.summation = summation;
     reduction_.in.copy_outer(kernel.row_stride);
     kernel.rows = block.images;
     kernel.bits = reduction_.bit_reader();
@@ -101,7 +103,7 @@ class PlaneBlocks {
     kernel.arrays = wide;
     for (std::int64_t c = 0; c < channels; c += tile) {
       const std::int64_t some = (std::min)(tile, channels - c), next = (std::min)(tile, channels - c - some);
-      for (int j = 0; j < Summation::constants; ++j) {
+      for (int j = 0; j < S::constants; ++j) {
         for (std::int64_t i = 0; i < some; ++i) std::fill_n(wide.constant[j] + i * s, s, to.constant[j][c + i]);
         std::fill_n(wide.constant[j] + some * s, channel_padding, 0.0);
       }
@@ -116,7 +118,7 @@ class PlaneBlocks {
             Prefetcher(kernel.in.p[j] + some * s, kernel.row_stride[j], block.images, next * s);
       }
       run(machine_.isa, kernel);
-      for (int j = 0; j < Summation::sums; ++j) run(machine_.isa, SumSegments{wide.sum[j], some, s, to.sum[j] + c});
+      for (int j = 0; j < S::sums; ++j) run(machine_.isa, SumSegments{wide.sum[j], some, s, to.sum[j] + c});
     }
   }
 

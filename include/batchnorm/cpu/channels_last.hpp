@@ -31,7 +31,8 @@ class RowBlocks {
   void sums(std::int64_t index, std::int64_t first, std::int64_t channels, std::int64_t room, const Arrays& to,
             double* scratch) const noexcept {
     const Block block = block_at(reduction_.geometry, reduction_.partition, index);
-    sum_block(machine_, reduction_, block, first, channels, room, to, [&] { add(block, first, channels, to, scratch); });
+    sum_block(machine_, reduction_, block, first, channels, room, to,
+              [&](const auto& summation, const auto& arrays) { add(summation, block, first, channels, arrays, scratch); });
   }
 
  private:
@@ -47,33 +48,42 @@ class RowBlocks {
     return reduction_.partition.super_row == 1 ? 0 : Arrays::count * padded(super_row_columns());
   }
 
-  void add(const Block& block, std::int64_t first, std::int64_t channels, const Arrays& to, double* scratch) const noexcept {
+  template <class S>
+  void add(const S& summation, const Block& block, std::int64_t first, std::int64_t channels, const SumArrays<S>& to,
+           double* scratch) const noexcept {
     const std::int64_t k = reduction_.partition.super_row, c = reduction_.geometry.c;
     float* floats = reinterpret_cast<float*>(scratch + super_row_doubles());
     if (k == 1) {
-      add_rows(block.first_image, block.images, 1, first, channels, to, floats);
+      add_rows(summation, block.first_image, block.images, 1, first, channels, to, floats);
       return;
     }
-    const Arrays wide = Arrays::in(scratch, padded(super_row_columns()));
+    const auto wide = SumArrays<S>::in(scratch, padded(super_row_columns()));
     std::fill_n(scratch, super_row_doubles(), 0.0);
-    for (int j = 0; j < Summation::constants; ++j) {
+    for (int j = 0; j < S::constants; ++j) {
       for (std::int64_t i = 0; i < k; ++i) std::copy_n(to.constant[j], c, wide.constant[j] + i * c);
     }
     const std::int64_t whole = block.images / k, rest = block.images % k;
-    add_rows(block.first_image, whole, k, 0, k * c, wide, floats);
-    if (rest > 0) add_rows(block.first_image + whole * k, rest, 1, 0, c, to, floats);
-    for (std::int64_t i = 0; i < k; ++i) {
-      for (int j = 0; j < Summation::sums; ++j) {
-        for (std::int64_t channel = 0; channel < c; ++channel) to.sum[j][channel] += wide.sum[j][i * c + channel];
-      }
+    add_rows(summation, block.first_image, whole, k, 0, k * c, wide, floats);
+    if (rest > 0) add_rows(summation, block.first_image + whole * k, rest, 1, 0, c, to, floats);
+    for (int j = 0; j < S::sums; ++j) fold(wide.sum[j], k, c, to.sum[j]);
+  }
+
+  /// Adds the `rows` rows of `columns` sums up, by halving: a chain of `rows` additions would lose as many roundings.
+  static void fold(double* sums, std::int64_t rows, std::int64_t columns, double* to) noexcept {
+    while (rows > 1) {
+      const std::int64_t half = rows / 2, kept = rows - half;
+      for (std::int64_t i = 0; i < half * columns; ++i) sums[i] += sums[kept * columns + i];
+      rows = kept;
     }
+    for (std::int64_t i = 0; i < columns; ++i) to[i] += sums[i];
   }
 
   /// Columns [begin, begin + columns) of `rows` rows of `merged` rows of the tensor each, from row `first` on: tiles of a few
   /// rows, so that the sums of many columns are loaded once for several values, and the memory still sees one row after the
   /// other.
-  void add_rows(std::int64_t first, std::int64_t rows, std::int64_t merged, std::int64_t begin, std::int64_t columns,
-                const Arrays& to, [[maybe_unused]] float* floats) const noexcept {
+  template <class S>
+  void add_rows(const S& summation, std::int64_t first, std::int64_t rows, std::int64_t merged, std::int64_t begin,
+                std::int64_t columns, const SumArrays<S>& to, [[maybe_unused]] float* floats) const noexcept {
     // At most 8 lines at the same place of rows that are a multiple of 4 KB apart: more do not stay in the first-level cache.
     constexpr std::int64_t least = 8 / inputs, most = 128;
     if constexpr (widens) {
@@ -81,7 +91,7 @@ class RowBlocks {
       const std::int64_t tile = std::clamp<std::int64_t>(wide_floats / (some * inputs), 1, most);
       for (std::int64_t r = 0; r < rows; r += tile) {
         for (std::int64_t c = 0; c < columns; c += some) {
-          add_widened(first + r * merged, (std::min)(tile, rows - r),
+          add_widened(summation, first + r * merged, (std::min)(tile, rows - r),
                       (std::min)(tile, (std::max<std::int64_t>)(0, rows - r - tile)), merged, begin + c,
                       (std::min)(some, columns - c), to.at(c), floats);
         }
@@ -91,17 +101,17 @@ class RowBlocks {
       const std::int64_t tile = std::clamp<std::int64_t>((16 << 10) / row_bytes, least, most);
       for (std::int64_t r = 0; r < rows; r += tile) {
         const std::int64_t some = (std::min)(tile, rows - r);
-        add_tile(first + r * merged, some, (std::min)(tile, rows - r - some), merged, begin, columns, to);
+        add_tile(summation, first + r * merged, some, (std::min)(tile, rows - r - some), merged, begin, columns, to);
       }
     }
   }
 
   /// The kernel for a tile whose values are to be read from `kernel.in` on.
-  template <Element Read>
-  SumColumns<Read, Summation> tile_kernel(std::int64_t row, std::int64_t rows, std::int64_t merged, std::int64_t begin,
-                                          std::int64_t columns, const Arrays& to) const noexcept {
-    SumColumns<Read, Summation> kernel{};
-    kernel.summation = reduction_.statistic.summation;
+  template <Element Read, class S>
+  SumColumns<Read, S> tile_kernel(const S& summation, std::int64_t row, std::int64_t rows, std::int64_t merged,
+                                  std::int64_t begin, std::int64_t columns, const SumArrays<S>& to) const noexcept {
+    SumColumns<Read, S> kernel{};
+    kernel.summation = summation;
     kernel.rows = rows;
     kernel.columns = columns;
     kernel.bits = reduction_.bit_reader();
@@ -112,9 +122,10 @@ class RowBlocks {
   }
 
   /// The `after` rows behind the tile are brought to the cache meanwhile.
-  void add_tile(std::int64_t row, std::int64_t rows, std::int64_t after, std::int64_t merged, std::int64_t begin,
-                std::int64_t columns, const Arrays& to) const noexcept {
-    SumColumns<T, Summation> kernel = tile_kernel<T>(row, rows, merged, begin, columns, to);
+  template <class S>
+  void add_tile(const S& summation, std::int64_t row, std::int64_t rows, std::int64_t after, std::int64_t merged,
+                std::int64_t begin, std::int64_t columns, const SumArrays<S>& to) const noexcept {
+    SumColumns<T, S> kernel = tile_kernel<T>(summation, row, rows, merged, begin, columns, to);
     kernel.in = reduction_.in.at(row, begin);
     reduction_.in.copy_outer(kernel.row_stride);
     for (std::int64_t& stride : kernel.row_stride) stride *= merged;
@@ -127,9 +138,10 @@ class RowBlocks {
   }
 
   /// By way of a copy as float in the first-level cache.
-  void add_widened(std::int64_t row, std::int64_t rows, std::int64_t after, std::int64_t merged, std::int64_t begin,
-                   std::int64_t columns, const Arrays& to, float* floats) const noexcept {
-    SumColumns<float, Summation> kernel = tile_kernel<float>(row, rows, merged, begin, columns, to);
+  template <class S>
+  void add_widened(const S& summation, std::int64_t row, std::int64_t rows, std::int64_t after, std::int64_t merged,
+                   std::int64_t begin, std::int64_t columns, const SumArrays<S>& to, float* floats) const noexcept {
+    SumColumns<float, S> kernel = tile_kernel<float>(summation, row, rows, merged, begin, columns, to);
     WidenRows<T, inputs> widen{reduction_.in.at(row, begin), {}, {}, rows, columns};
     reduction_.in.copy_outer(widen.stride);
     for (int j = 0; j < inputs; ++j) {

@@ -49,7 +49,6 @@ struct DoubleGradientStatistic {
       }
     }
   }
-  bool refine(Isa, const Block&, std::int64_t, const SumArrays<Summation>&) const noexcept { return false; }
   void merge(Isa isa, const ChannelArrays& to, const SumArrays<Summation>& block, std::int64_t channels, std::int64_t before,
              std::int64_t) const noexcept {
     run(isa, MergeSums<Summation>{to, block, channels, before == 0});

@@ -95,7 +95,6 @@ struct GradientStatistic {
              const SumArrays<Summation>& to) const noexcept {
     std::copy_n(center + first, channels, to.constant[0]);
   }
-  bool refine(Isa, const Block&, std::int64_t, const SumArrays<Summation>&) const noexcept { return false; }
   void merge(Isa isa, const ChannelArrays& to, const SumArrays<Summation>& block, std::int64_t channels, std::int64_t before,
              std::int64_t) const noexcept {
     run(isa, MergeSums<Summation>{to, block, channels, before == 0});

@@ -9,6 +9,10 @@
 //   reads_bits                           whether it needs a bit per element
 //   void form(const V (&in)[inputs], const V (&constant)[constants], const MaskOf<V>& passes, V (&factor)[factors]) const
 //   void add(const V (&factor)[factors], V (&sum)[sums]) const        all sums are unchanged where the factors are 0
+//   void add_two(const V (&a)[factors], const V (&b)[factors], V (&sum)[sums], V (&other)[sums]) const
+//                                        optional: a to one or both sums, and b, in less time than one by one
+//   void open(const V (&constant)[constants], V (&sum)[sums]) const   optional: before factors are added to sums, and
+//   void close(const V (&constant)[constants], V (&sum)[sums]) const  afterwards: sums that are closed can be added up
 // and an Operation
 //   inputs, outputs, coefficients
 //   prefetched                           the first so many inputs are brought to the cache ahead of time, where there is a next
@@ -88,6 +92,39 @@ struct SumArrays {
     return result;
   }
 };
+
+/// The arrays of a Summation that has fewer of them, in the place of the first ones.
+template <class Summation, class Larger>
+SumArrays<Summation> leading(const SumArrays<Larger>& arrays) noexcept {
+  SumArrays<Summation> result;
+  std::copy_n(arrays.constant, Summation::constants, result.constant);
+  std::copy_n(arrays.sum, Summation::sums, result.sum);
+  return result;
+}
+
+/// Factors a to `sum` and b to `other`, which may be the same.
+template <class Summation, class V>
+BATCHNORM_INLINE void add_two(const Summation& summation, const V (&a)[Summation::factors], const V (&b)[Summation::factors],
+                              V (&sum)[Summation::sums], V (&other)[Summation::sums]) {
+  if constexpr (requires { summation.add_two(a, b, sum, other); }) {
+    summation.add_two(a, b, sum, other);
+  } else {
+    summation.add(a, sum);
+    summation.add(b, other);
+  }
+}
+
+/// Before factors are added to sums, and afterwards, where the Summation has something to do there.
+template <class Summation, class V>
+BATCHNORM_INLINE void open_sums(const Summation& summation, const V (&constant)[Summation::constants],
+                                V (&sum)[Summation::sums]) {
+  if constexpr (requires { summation.open(constant, sum); }) summation.open(constant, sum);
+}
+template <class Summation, class V>
+BATCHNORM_INLINE void close_sums(const Summation& summation, const V (&constant)[Summation::constants],
+                                 V (&sum)[Summation::sums]) {
+  if constexpr (requires { summation.close(constant, sum); }) summation.close(constant, sum);
+}
 
 /// Pointers to the same element of several tensors.
 template <class T, int Count>

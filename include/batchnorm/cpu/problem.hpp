@@ -85,8 +85,12 @@ bool are_gapless(const Geometry& g, const Operands<const T, Count>& in) noexcept
 ///   Summation, summation    what the kernels compute (operands.hpp)
 ///   state                   arrays over channels that merged blocks are kept in
 ///   void begin(isa, reduction, block, first, channels, arrays) const      the constants of a block
-///   bool refine(isa, block, channels, arrays) const                       true: sum the block once more
 ///   void merge(isa, state, arrays, channels, before, count) const         blocks in their order; `before` values came before
+///
+/// and, if a block is summed twice, what the first pass computes, and what follows for the constants of the second:
+///
+///   rough                                                                 a Summation whose arrays are the first ones
+///   void refine(isa, block, channels, arrays) const
 template <Element T, class Statistic>
 struct Reduction {
   using Summation = typename Statistic::Summation;
@@ -103,8 +107,8 @@ struct Reduction {
   BitReader bit_reader() const noexcept { return {bits, bits == nullptr ? 0 : geometry.elements()}; }
 };
 
-/// Constants and sums of one block for channels [first, first + channels), in arrays with room for `room` channels. `add` adds
-/// the values of the block; once more where the statistic refines its constants.
+/// Constants and sums of one block for channels [first, first + channels), in arrays with room for `room` channels.
+/// `add(summation, arrays)` adds the values of the block.
 template <Element T, class Statistic, class Add>
 void sum_block(const Machine& machine, const Reduction<T, Statistic>& reduction, const Block& block, std::int64_t first,
                std::int64_t channels, std::int64_t room, const SumArrays<typename Statistic::Summation>& to,
@@ -112,8 +116,11 @@ void sum_block(const Machine& machine, const Reduction<T, Statistic>& reduction,
   for (double* constant : to.constant) std::fill_n(constant, room, 0.0);
   for (double* sum : to.sum) std::fill_n(sum, room, 0.0);
   reduction.statistic.begin(machine.isa, reduction, block, first, channels, to);
-  add();
-  if (reduction.statistic.refine(machine.isa, block, channels, to)) add();
+  if constexpr (requires { reduction.statistic.rough; }) {
+    add(reduction.statistic.rough, leading<std::remove_cvref_t<decltype(reduction.statistic.rough)>>(to));
+    reduction.statistic.refine(machine.isa, block, channels, to);
+  }
+  add(reduction.statistic.summation, to);
 }
 
 /// An operation on every element.

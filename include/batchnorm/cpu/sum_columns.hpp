@@ -32,9 +32,10 @@ struct SumColumns {
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
-    // Two pairs of columns at a time while their constants and sums fit the 16 registers that every instruction set has.
+    // Two pairs of columns at a time while their constants and sums fit the 16 registers that every instruction set has, or the
+    // 32 of the widest.
     constexpr std::int64_t pair = pair_of<Bytes>;
-    constexpr bool two_fit = SumArrays<Summation>::count <= 3;
+    constexpr bool two_fit = SumArrays<Summation>::count <= (Bytes == 64 ? 5 : 3);
     std::array<Prefetcher, inputs> walks = ahead;
     std::int64_t c = 0;
     if constexpr (two_fit) {
@@ -53,7 +54,7 @@ struct SumColumns {
   struct Columns {
     D<Bytes> constant[Count][Summation::constants], sum[Count][Summation::sums];
 
-    BATCHNORM_INLINE void load(const SumArrays<Summation>& from) {
+    BATCHNORM_INLINE void load(const Summation& policy, const SumArrays<Summation>& from) {
       BATCHNORM_UNROLL
       for (int v = 0; v < Count; ++v) {
         const std::int64_t at = v * D<Bytes>::lanes;
@@ -61,23 +62,38 @@ struct SumColumns {
         for (int k = 0; k < Summation::constants; ++k) constant[v][k] = D<Bytes>::load(from.constant[k] + at);
         BATCHNORM_UNROLL
         for (int k = 0; k < Summation::sums; ++k) sum[v][k] = D<Bytes>::load(from.sum[k] + at);
+        open_sums(policy, constant[v], sum[v]);
       }
     }
-    BATCHNORM_INLINE void store(const SumArrays<Summation>& to) const {
+    BATCHNORM_INLINE void store(const Summation& policy, const SumArrays<Summation>& to) {
       BATCHNORM_UNROLL
       for (int v = 0; v < Count; ++v) {
+        close_sums(policy, constant[v], sum[v]);
         BATCHNORM_UNROLL
         for (int k = 0; k < Summation::sums; ++k) sum[v][k].store(to.sum[k] + v * D<Bytes>::lanes);
       }
     }
-    BATCHNORM_INLINE void add(const Summation& policy, int v, const D<Bytes> (&loaded)[inputs], std::uint32_t passes) {
-      D<Bytes> factor[Summation::factors];
+    using Loaded = D<Bytes>[inputs];
+    using Factors = D<Bytes>[Summation::factors];
+    BATCHNORM_INLINE void form(const Summation& policy, int v, const Loaded& loaded, std::uint32_t passes,
+                               Factors& factor) const {
       if constexpr (Summation::reads_bits) {
         policy.form(loaded, constant[v], mask_of<D<Bytes>>(passes), factor);
       } else {
         policy.form(loaded, constant[v], MaskOf<D<Bytes>>{}, factor);
       }
+    }
+    BATCHNORM_INLINE void add(const Summation& policy, int v, const Loaded& loaded, std::uint32_t passes) {
+      Factors factor;
+      form(policy, v, loaded, passes, factor);
       policy.add(factor, sum[v]);
+    }
+    /// Of two rows; the Summation reads no bits.
+    BATCHNORM_INLINE void add_both(const Summation& policy, int v, const Loaded& loaded, const Loaded& next) {
+      Factors a, b;
+      form(policy, v, loaded, 0, a);
+      form(policy, v, next, 0, b);
+      add_two(policy, a, b, sum[v], sum[v]);
     }
   };
 
@@ -92,17 +108,38 @@ struct SumColumns {
     constexpr std::int64_t pair = pair_of<Bytes>;
     constexpr int lanes = D<Bytes>::lanes;
     Columns<Bytes, 2 * Pairs> here;
-    here.load(arrays.at(c));
+    here.load(summation, arrays.at(c));
     auto row = in.at(c);
     // As much is prefetched as is read: a line at a time, since a burst of them would hold the reading up.
     constexpr std::int64_t read_bytes = Pairs * pair * static_cast<std::int64_t>(sizeof(T));
     constexpr std::int64_t lines = (std::max<std::int64_t>)(1, read_bytes / 64),
                            period = (std::max<std::int64_t>)(1, 64 / read_bytes);
-    for (std::int64_t r = 0; r < count; ++r, row = row.at(1, row_stride)) {
-      if (r % period == 0) {
+    const auto prefetch_beside = [&](std::int64_t r) __attribute__((always_inline)) {
+      if (r % period != 0) return;
+      BATCHNORM_UNROLL
+      for (int j = 0; j < inputs; ++j) walks[static_cast<std::size_t>(j)].step(lines);
+    };
+    std::int64_t r = 0;
+    if constexpr (requires(const D<Bytes>(&f)[Summation::factors]) { summation.add_two(f, f, here.sum[0], here.sum[0]); }) {
+      for (; r + 2 <= count; r += 2, row = row.at(2, row_stride)) {
+        prefetch_beside(r);
+        prefetch_beside(r + 1);
+        const auto below = row.at(1, row_stride);
         BATCHNORM_UNROLL
-        for (int j = 0; j < inputs; ++j) walks[static_cast<std::size_t>(j)].step(lines);
+        for (int v = 0; v < 2 * Pairs; v += 2) {
+          D<Bytes> low[2][inputs], high[2][inputs];
+          BATCHNORM_UNROLL
+          for (int j = 0; j < inputs; ++j) {
+            load_pair(low[0][j], high[0][j], row.p[j] + v / 2 * pair);
+            load_pair(low[1][j], high[1][j], below.p[j] + v / 2 * pair);
+          }
+          here.add_both(summation, v, low[0], low[1]);
+          here.add_both(summation, v + 1, high[0], high[1]);
+        }
       }
+    }
+    for (; r < count; ++r, row = row.at(1, row_stride)) {
+      prefetch_beside(r);
       const std::uint32_t passes = bits_at(r, c);
       BATCHNORM_UNROLL
       for (int v = 0; v < 2 * Pairs; v += 2) {
@@ -113,14 +150,14 @@ struct SumColumns {
         here.add(summation, v + 1, high, passes >> ((v + 1) * lanes));
       }
     }
-    here.store(arrays.at(c));
+    here.store(summation, arrays.at(c));
   }
 
   /// The last, partial pair of one row, without reading past it.
   template <int Bytes>
   BATCHNORM_INLINE void add_last_columns(std::int64_t c, std::int64_t r) const {
     Columns<Bytes, 2> last;
-    last.load(arrays.at(c));
+    last.load(summation, arrays.at(c));
     const auto row = in.at(c).at(r, row_stride);
     D<Bytes> low[inputs], high[inputs];
     BATCHNORM_UNROLL
@@ -128,7 +165,7 @@ struct SumColumns {
     const std::uint32_t passes = bits_at(r, c);
     last.add(summation, 0, low, passes);
     last.add(summation, 1, high, passes >> D<Bytes>::lanes);
-    last.store(arrays.at(c));
+    last.store(summation, arrays.at(c));
   }
 };
 

@@ -33,6 +33,8 @@ class RunSums {
     for (int k = 0; k < Summation::constants; ++k) constant_[k] = D::broadcast(arrays.constant[k][c]);
     BATCHNORM_UNROLL
     for (int j = 0; j < chains * Summation::sums; ++j) sums_[j / Summation::sums][j % Summation::sums] = D::zero();
+    BATCHNORM_UNROLL
+    for (auto& sums : sums_) open_sums(summation_, constant_, sums);
   }
 
   /// x[0, n), the bits of which begin at `bit`. While element i is added, ahead.at(i) is brought to the cache, and the
@@ -57,6 +59,12 @@ class RunSums {
     if (i < n) add_last(x, n, n - i, bits, bit);
   }
 
+  /// Once all runs are added.
+  BATCHNORM_INLINE void close() {
+    BATCHNORM_UNROLL
+    for (auto& sums : sums_) close_sums(summation_, constant_, sums);
+  }
+
   /// Sum k as a vector whose lanes are still to be added.
   BATCHNORM_INLINE D of(int k) const {
     if constexpr (chains == 4) return (sums_[0][k] + sums_[1][k]) + (sums_[2][k] + sums_[3][k]);
@@ -65,8 +73,8 @@ class RunSums {
 
  private:
   // 4 chains of 2 sums: an addition of 3 to 4 cycles on each of 2 ports would like 8, but the conversions take the same ports.
-  // More sums are chains enough, and so are several short runs that the processor has under way.
-  static constexpr int chains = Summation::sums <= 2 && !is_short ? 4 : 2;
+  // More than 3 sums are chains enough, and so are several short runs that the processor has under way.
+  static constexpr int chains = Summation::sums <= 3 && !is_short ? 4 : 2;
   static constexpr std::int64_t pair = pair_of<Bytes>, step = 2 * pair;
 
   struct Loaded {
@@ -97,8 +105,10 @@ class RunSums {
     for (int j = 0; j < Summation::inputs; ++j) load_pair(in.low[j], in.high[j], x.p[j]);
     std::uint32_t passes = 0;
     if constexpr (Summation::reads_bits) passes = bits.at(bit);
-    add_vector<Chain, false>(in.low, passes, 0);
-    add_vector<Chain + 1, false>(in.high, passes >> D::lanes, 0);
+    D low[Summation::factors], high[Summation::factors];
+    form(in.low, passes, low);
+    form(in.high, passes >> D::lanes, high);
+    add_two(summation_, low, high, sums_[Chain], sums_[Chain + 1]);
   }
 
   /// The last `rest` values of n. The last pair overlaps values that are summed already: those lanes count 0. A run shorter
@@ -119,23 +129,22 @@ class RunSums {
     if constexpr (Summation::reads_bits) {
       passes = !is_short || n >= pair ? bits.at(bit + n - pair) : bits.at(bit) << (pair - n);
     }
-    add_vector<chain, true>(in.low, passes, first);
-    add_vector<chain + 1, true>(in.high, passes >> D::lanes, first - D::lanes);
+    D low[Summation::factors], high[Summation::factors];
+    form(in.low, passes, low);
+    form(in.high, passes >> D::lanes, high);
+    BATCHNORM_UNROLL
+    for (D& f : low) f = select(lanes_from<D>(first), f, D::zero());
+    BATCHNORM_UNROLL
+    for (D& f : high) f = select(lanes_from<D>(first - D::lanes), f, D::zero());
+    add_two(summation_, low, high, sums_[chain], sums_[chain + 1]);
   }
 
-  template <int Chain, bool is_partial>
-  BATCHNORM_INLINE void add_vector(const D (&in)[Summation::inputs], std::uint32_t bits, std::int64_t first) {
-    D factor[Summation::factors];
+  BATCHNORM_INLINE void form(const D (&in)[Summation::inputs], std::uint32_t bits, D (&factor)[Summation::factors]) const {
     if constexpr (Summation::reads_bits) {
       summation_.form(in, constant_, mask_of<D>(bits), factor);
     } else {
       summation_.form(in, constant_, MaskOf<D>{}, factor);
     }
-    if constexpr (is_partial) {
-      BATCHNORM_UNROLL
-      for (D& f : factor) f = select(lanes_from<D>(first), f, D::zero());
-    }
-    summation_.add(factor, sums_[Chain]);
   }
 
   Summation summation_;
@@ -205,6 +214,7 @@ struct SumPlanes {
           } else {
             run.template add<true>(x, length, bits, bit, ahead, beside);
           }
+          run.close();
           BATCHNORM_UNROLL
           for (int j = 0; j < sums; ++j) open[j][k] = run.of(j);
           if constexpr (Companion::works && is_short) {
