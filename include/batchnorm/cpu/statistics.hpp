@@ -219,8 +219,15 @@ struct FinalizeChannels {
       if (coefficients.array[0] == nullptr) continue;
       const auto scale = Pair<Bytes>::load(to.scale == nullptr ? nullptr : to.scale + c, some, 1.0);
       const auto bias = Pair<Bytes>::load(to.bias == nullptr ? nullptr : to.bias + c, some, 0.0);
-      store_coefficients<Compute, Bytes>(coefficients, c, mean, low, variance, scale, bias, to.epsilon);
+      store_coefficients<Compute, Bytes>(coefficients, c, mean, low, {known(variance.low), known(variance.high)}, scale, bias,
+                                         to.epsilon);
     }
+  }
+
+  /// NaN for a variance that has overflowed: the factor would be 0, and y the bias whatever x is.
+  template <class D>
+  static BATCHNORM_INLINE D known(const D& variance) {
+    return variance + (variance - variance);
   }
 
   /// running = (1 - momentum) * running + momentum * batch, rounded once from double.
@@ -245,8 +252,12 @@ struct FinalizeChannels {
   BATCHNORM_INLINE D blend(const D& old, const D& batch) const {
     if (to.momentum == 1) return batch;  // not 0 * old: the old value may be NaN
     const D p = D::broadcast(to.momentum);
-    if constexpr (std::same_as<P, double>) return fma(p, batch - old, old);
-    return (D::broadcast(1.0) - p) * old + p * batch;
+    const D plain = (D::broadcast(1.0) - p) * old + p * batch;
+    if constexpr (std::same_as<P, double>) {
+      const D step = batch - old;
+      return select(is_finite(step), fma(p, step, old), plain);  // not where it overflows, or old is infinite
+    }
+    return plain;
   }
 
   template <class D>

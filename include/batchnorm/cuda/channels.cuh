@@ -33,6 +33,16 @@ BATCHNORM_DEVICE Pair<double> total_of(Accelerator& a, PairSum<double> sum) {
   return {a.shuffle(result.high, 0), a.shuffle(result.low, 0)};
 }
 
+/// A mean of n values without what only roundings have left in it, which would keep x - mean from 0 where x is the mean. A part
+/// of it below 2^-56 v / n, v the larger of |mean| and the deviation, is 0 in truth or does not matter: either the deviation is
+/// more than |mean| / n, or all values are multiples of 2^-53 |mean|, and their mean of 2^-53 |mean| / n.
+BATCHNORM_DEVICE inline Pair<double> settled(const Pair<double>& mean, double variance, double n) {
+  const double share = 0x1p-56 / n, size = std::abs(mean.high);
+  const double deviation = variance > 0 && is_finite(variance) ? share * std::sqrt(variance) : 0;
+  const double bound = share * size > deviation ? share * size : deviation;
+  return {size <= deviation ? 0 : mean.high, std::abs(mean.low) <= bound ? 0 : mean.low};
+}
+
 /// The moments of the slices of a channel together, on a whole warp; `field(f, slice)` reads. With n_b values, mean r + d_b and
 /// m2_b of slice b about a common reference r: d = sum(n_b d_b) / n, m2 = sum(m2_b + n_b (d_b - d)^2) (Chan, Golub, LeVeque,
 /// 1979). r is the first pivot at first, then the mean that follows: an outlier in front costs no digits.
@@ -67,7 +77,7 @@ BATCHNORM_DEVICE ChannelMoments merge_moments(Accelerator& a, std::int64_t slice
   }
   const Pair<double> total = total_of(a, sum);
   const double m2 = total.high + total.low, variance = m2 / n;
-  return {two_sum(reference, rest.high + rest.low), variance < 0 ? 0 : variance, m2};
+  return {settled(two_sum(reference, rest.high + rest.low), variance, n), variance < 0 ? 0 : variance, m2};
 }
 
 /// v within the range of R while `finite` is finite, so that 0 * v is 0.
@@ -115,7 +125,10 @@ BATCHNORM_DEVICE void write_statistics(const ForwardChannels<R>& to, std::int64_
     const auto blend = [&](R old, double batch) {
       if (p == 1) return static_cast<R>(batch);  // not 0 * old: the old value may be NaN
       const auto before = static_cast<double>(old);
-      if constexpr (std::is_same_v<R, double>) return fused(p, batch - before, before);
+      if constexpr (std::is_same_v<R, double>) {
+        const double step = batch - before;
+        if (is_finite(step)) return fused(p, step, before);  // not where it overflows, or the old value is infinite
+      }
       return static_cast<R>((1 - p) * before + p * batch);
     };
     const bool enters = !to.keeps_if_not_finite || (is_finite(static_cast<R>(mean)) && is_finite(static_cast<R>(entering)));
@@ -132,7 +145,9 @@ BATCHNORM_DEVICE void write_coefficients(const ForwardChannels<R>& to, std::int6
                                          const Coefficients<R>& coefficients, std::int64_t place) {
   const double scale = to.scale == nullptr ? 1 : static_cast<double>(to.scale[c]);
   const double bias = to.bias == nullptr ? 0 : static_cast<double>(to.bias[c]);
-  store_coefficients(coefficients, place, moments.mean, moments.variance, scale, bias, to.epsilon);
+  // NaN for a variance that has overflowed: the factor would be 0, and y the bias whatever x is.
+  const double variance = moments.variance + (moments.variance - moments.variance);
+  store_coefficients(coefficients, place, moments.mean, variance, scale, bias, to.epsilon);
 }
 
 /// A warp for each channel merges its slices.
