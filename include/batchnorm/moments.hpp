@@ -56,13 +56,15 @@ inline namespace BATCHNORM_KERNELS {
 /// Reads x once (double: twice, the second time from cache). float, half and bfloat16 are summed in double, in blocks of at
 /// most 8192 values about the block's first value; double in two passes over blocks of 1024. Blocks are merged by Chan, Golub
 /// and LeVeque's formula in blocks and an order that depend on shape, strides and type alone: the result is bitwise the same
-/// for any number of threads. An empty batch gives count 0 and zeros.
+/// for any number of threads. Where the sums are exact and the mean is a double, the mean is exact and mean_low 0. m2 of double
+/// is Inf where it exceeds 1.8e308. An empty batch gives count 0 and zeros.
 /// @throws ShapeError, ValueError   as BatchNorm does for x
 template <Element T>
 Moments moments(TensorView<const T> x, Format format, const CallOptions& call = {});
 
-/// Merges the moments of further values of the same channels, as if both had been computed at once (to rounding). Merging is
-/// not commutative bit by bit: merge in a fixed order, such as rank order.
+/// Merges the moments of further values of the same channels, as if both had been computed at once (to rounding; a mean that is
+/// a double is exact where the sums of both are). Merging is not commutative bit by bit: merge in a fixed order, such as rank
+/// order.
 /// @throws ShapeError   the numbers of channels differ
 /// @throws ValueError   BATCHNORM_ISA cannot be used
 void merge(Moments& into, const Moments& from);

@@ -141,13 +141,15 @@ BATCHNORM_INLINE Twofold<D> quotient(const Twofold<D>& a, double n) {
 }
 
 /// A mean of n values as a pair, without what only roundings have left in it: next to a mean or a step of size v these are a
-/// few 2^-106 v, which would keep x - mean from 0 where x is the mean. A part of it below 2^-56 v / n is 0 in truth or does not
-/// matter: either the deviation is more than v / n, or all values are multiples of 2^-53 v, and their mean of 2^-53 v / n.
+/// few 2^-106 v, which would keep x - mean from 0 where x is the mean. A low part below 2^-56 |mean| / n is 0 in truth or does
+/// not matter: either the deviation is more than |mean| / n, or all values are multiples of 2^-53 |mean|, and their mean of
+/// 2^-53 |mean| / n. Nor does 2^-90 of the step, which is at most sqrt(2 n) deviations.
 template <class D>
 BATCHNORM_INLINE Twofold<D> settled(const Twofold<D>& mean, const D& step, double n) {
-  const D size = absolute(mean.high), step_size = absolute(step), share = D::broadcast(0x1p-56 / n);
-  const D bound = share * select(size < step_size, step_size, size);
-  return {select(size <= share * step_size, D::zero(), mean.high), select(absolute(mean.low) <= bound, D::zero(), mean.low)};
+  const D size = absolute(mean.high), of_step = D::broadcast(0x1p-90) * absolute(step);
+  const D of_mean = D::broadcast(0x1p-56 / n) * size;
+  const D bound = select(of_mean < of_step, of_step, of_mean);
+  return {select(size <= of_step, D::zero(), mean.high), select(absolute(mean.low) <= bound, D::zero(), mean.low)};
 }
 
 /// Moves the pivots to the means: the second pass over a block of double then sums small deviations only. They go to within a
@@ -227,8 +229,11 @@ struct MergeBlock {
     using D = vec<double, Bytes>;
     const double n_a = static_cast<double>(before), n_b = static_cast<double>(count);
     for (std::int64_t c = 0; c < channels; c += D::lanes) {
-      Twofold<D> s;
-      two_sum(D::load(block.sum + c), block.lost == nullptr ? D::zero() : D::load(block.lost + c), s.high, s.low);
+      const D sum = D::load(block.sum + c);
+      Twofold<D> s{sum, D::zero()};
+      if (block.lost != nullptr) {  // of an infinite sum NaN is lost
+        two_sum(sum, select(is_finite(sum), D::load(block.lost + c), D::zero()), s.high, s.low);
+      }
       const Twofold<D> offset = quotient(s, n_b);
       D mean, lost;
       VectorMoments<D> b;

@@ -33,14 +33,14 @@ BATCHNORM_DEVICE Pair<double> total_of(Accelerator& a, PairSum<double> sum) {
   return {a.shuffle(result.high, 0), a.shuffle(result.low, 0)};
 }
 
-/// A mean of n values without what only roundings have left in it, which would keep x - mean from 0 where x is the mean. A part
-/// of it below 2^-56 v / n, v the larger of |mean| and the deviation, is 0 in truth or does not matter: either the deviation is
-/// more than |mean| / n, or all values are multiples of 2^-53 |mean|, and their mean of 2^-53 |mean| / n.
-BATCHNORM_DEVICE inline Pair<double> settled(const Pair<double>& mean, double variance, double n) {
-  const double share = 0x1p-56 / n, size = std::abs(mean.high);
-  const double deviation = variance > 0 && is_finite(variance) ? share * std::sqrt(variance) : 0;
-  const double bound = share * size > deviation ? share * size : deviation;
-  return {size <= deviation ? 0 : mean.high, std::abs(mean.low) <= bound ? 0 : mean.low};
+/// A mean of n values without what only roundings have left in it, which would keep x - mean from 0 where x is the mean. A low
+/// part below 2^-56 |mean| / n is 0 in truth or does not matter: either the deviation is more than |mean| / n, or all values
+/// are multiples of 2^-53 |mean|, and their mean of 2^-53 |mean| / n. Nor does 2^-90 of the deviation matter.
+BATCHNORM_DEVICE Pair<double> settled(const Pair<double>& mean, double variance, double n) {
+  const double size = std::abs(mean.high), of_mean = 0x1p-56 / n * size;
+  const double of_deviation = variance > 0 && is_finite(variance) ? 0x1p-90 * std::sqrt(variance) : 0;
+  const double bound = of_mean < of_deviation ? of_deviation : of_mean;
+  return {size <= of_deviation ? 0 : mean.high, std::abs(mean.low) <= bound ? 0 : mean.low};
 }
 
 /// The moments of the slices of a channel together, on a whole warp; `field(f, slice)` reads. With n_b values, mean r + d_b and
