@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include <batchnorm/cpu/config.hpp>
+#include <batchnorm/detail/step_sums.hpp>
 #include <batchnorm/tensor.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::arguments {
@@ -21,20 +22,24 @@ enum class Replaceable { no, yes };
 
 inline std::uintptr_t address(const volatile void* p) noexcept { return reinterpret_cast<std::uintptr_t>(p); }
 
-/// Whether the elements of a tensor lie so far apart that arithmetic with their distances, in bytes, might overflow.
+/// Whether the elements of a tensor that is not empty lie so far apart that arithmetic with their distances, in bytes, might
+/// overflow, or beyond either end of the address space.
 template <class T>
 bool reaches_beyond_memory(const TensorView<T>& view) noexcept {
-  std::uint64_t reach = 0;
+  std::uint64_t before = 0, behind = sizeof(T), reach = 0;
   bool overflows = false;
   for (int axis = 0; axis < view.shape().rank(); ++axis) {
     if (view.shape()[axis] == 1) continue;
     const std::int64_t stride = view.strides()[static_cast<std::size_t>(axis)];
     std::uint64_t length = stride < 0 ? 0 - static_cast<std::uint64_t>(stride) : static_cast<std::uint64_t>(stride);
-    overflows = __builtin_mul_overflow(length, static_cast<std::uint64_t>(view.shape()[axis]), &length) || overflows;
     overflows = __builtin_mul_overflow(length, sizeof(T), &length) || overflows;
+    std::uint64_t& side = stride < 0 ? before : behind;
+    side += length * (static_cast<std::uint64_t>(view.shape()[axis]) - 1);  // no more than what `reach` grows by
+    overflows = __builtin_mul_overflow(length, static_cast<std::uint64_t>(view.shape()[axis]), &length) || overflows;
     overflows = __builtin_add_overflow(reach, length, &reach) || overflows;
   }
-  return overflows || reach > std::uint64_t{1} << 61;
+  const std::uint64_t first = address(view.data());
+  return overflows || reach > std::uint64_t{1} << 61 || first < before || first + behind < first;
 }
 
 /// The bytes of an argument: `span` of them from its lowest one on, or those of a tensor's elements among them. What an array
@@ -87,8 +92,21 @@ class Region {
   /// Whether this output may be written beside another argument: the two share nothing, or it stands in the place of a
   /// replaceable one with the same strides.
   bool may_be_beside(const Region& other) const noexcept {
-    return is_disjoint(other) || (other.replaceable_ == Replaceable::yes && is_tensor_ && begin_ == other.begin_ &&
-                                  std::ranges::equal(axes(), other.axes()));
+    return (other.replaceable_ == Replaceable::yes && coincides(other)) || is_disjoint(other);
+  }
+
+  /// Whether the two share no byte. Exact, and the same for both, but for strides that hardly occur: those it may refuse.
+  bool is_disjoint(const Region& other) const noexcept {
+    if (end() <= other.begin_ || other.end() <= begin_) return true;
+    StepSums distances;  // from the other's runs of bytes to this one's, counted from the lowest of each
+    const std::int64_t run = add_runs(distances, true), run_of_other = other.add_runs(distances, false);
+    const auto apart = static_cast<std::int64_t>(other.begin_ - begin_);
+    return !distances.may_be_within(apart - run + 1, apart + run_of_other - 1);
+  }
+
+  /// Whether this is a tensor with the same elements in the same places.
+  bool coincides(const Region& other) const noexcept {
+    return is_tensor_ && begin_ == other.begin_ && std::ranges::equal(axes(), other.axes());
   }
 
  private:
@@ -102,26 +120,22 @@ class Region {
 
   std::span<const Axis> axes() const noexcept { return std::span(axis_).first(axes_); }
 
-  /// Bytes from the lowest one to the end of the highest, modulo `period`, a distance that some of the axes keep to.
-  std::int64_t within(std::int64_t period) const noexcept {
-    std::int64_t bytes = element_;
-    for (const Axis& axis : axes()) {
-      if (axis.distance() % period != 0) bytes += (axis.extent - 1) * axis.distance();
-    }
-    return bytes;
-  }
+  std::uintptr_t end() const noexcept { return begin_ + static_cast<std::uintptr_t>(span_); }
 
-  bool is_disjoint(const Region& other) const noexcept {
-    const auto end = [](const Region& r) { return r.begin_ + static_cast<std::uintptr_t>(r.span_); };
-    if (end(*this) <= other.begin_ || end(other) <= begin_) return true;
-    // Slices of one larger tensor: the two keep apart within the same period.
-    return std::ranges::any_of(axes(), [&](const Axis& axis) {
-      const std::int64_t period = axis.distance();
-      if (period == 0) return false;
-      const auto difference = static_cast<std::int64_t>(other.begin_ - begin_) % period;
-      const std::int64_t delta = difference < 0 ? difference + period : difference;
-      return delta >= within(period) && period - delta >= other.within(period);
-    });
+  /// Adds the distances of the runs of bytes from the lowest one, or their opposites, and returns a run's length: neighbours
+  /// that touch make one run.
+  std::int64_t add_runs(StepSums& distances, bool is_ahead) const noexcept {
+    std::array<Axis, 5> sorted{};
+    const auto last = std::ranges::copy(axes(), sorted.begin()).out;
+    std::sort(sorted.begin(), last, [](const Axis& a, const Axis& b) { return a.distance() < b.distance(); });
+    std::int64_t run = element_;
+    auto axis = sorted.begin();
+    for (; axis != last && axis->distance() <= run; ++axis) run += (axis->extent - 1) * axis->distance();
+    for (; axis != last; ++axis) {
+      const std::int64_t most = axis->extent - 1;
+      distances.add(axis->distance(), is_ahead ? 0 : -most, is_ahead ? most : 0);
+    }
+    return run;
   }
 
   std::string_view name_;
