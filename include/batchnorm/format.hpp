@@ -83,6 +83,14 @@ inline std::string to_string(const Shape& shape) {
   return text + "]";
 }
 
+namespace detail {
+
+/// Calls refuse more elements of a tensor, and more channels or values of one: so sizes in bytes of what they need do not
+/// overflow, though a stride of 0 lets any number of elements share memory, and doubles count them.
+inline constexpr std::int64_t most_elements = std::int64_t{1} << 53;
+
+}  // namespace detail
+
 /// Number of elements: the product of the extents, 0 when one of them is 0, 1 for rank 0.
 /// @throws ShapeError   a negative extent, or a product beyond 2^63 - 1; `call` and `name` stand in the message
 inline std::int64_t element_count(const Shape& shape, std::string_view call = "batchnorm",

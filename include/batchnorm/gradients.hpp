@@ -66,7 +66,10 @@ struct GradientSums {
   GradientSums() = default;
 
   /// The sums of nothing.
-  explicit GradientSums(std::int64_t channels) : dy(static_cast<std::size_t>(channels)), dy_x(dy.size()) {}
+  /// @throws ShapeError   channels not in [0, 2^53]
+  /// @throws std::bad_alloc
+  explicit GradientSums(std::int64_t channels)
+      : dy(detail::channels_of_statistic("batchnorm::GradientSums", channels)), dy_x(dy.size()) {}
 
   /// C
   std::int64_t channels() const noexcept { return static_cast<std::int64_t>(dy.size()); }
@@ -146,7 +149,8 @@ GradientSums gradient_sums(std::type_identity_t<TensorView<const T>> dy, TensorV
 
 /// Adds the sums over further values of the same channels, taken about the same mean. Merge in a fixed order, such as rank
 /// order.
-/// @throws ShapeError   the numbers of channels differ
+/// @throws ShapeError   the numbers of channels differ, or the lengths of the vectors of one
+/// @throws ValueError   a count is not in [0, 2^53]
 void merge(GradientSums& into, const GradientSums& from);
 
 /// dx in training, and what else `out` names, from the sums over the whole batch, of which dy and x may be a part:
@@ -165,6 +169,14 @@ void input_gradient(std::type_identity_t<TensorView<const T>> dy, TensorView<con
                     const std::type_identity_t<GradientViews<T, P>>& out, const G& through = {}, const CallOptions& call = {});
 
 // ----------------------------------------------------------------------------------------------------------------------------
+
+namespace arguments {
+
+inline void check_whole(std::string_view call, const GradientSums& sums) {
+  check_statistic(call, "sums", {sums.dy.size(), sums.dy_x.size()}, sums.count);
+}
+
+}  // namespace arguments
 
 template <Element T, ParameterOf<T> P, GradientPath<T> G>
 void batch_norm_backward(Format format, const Options& options, std::type_identity_t<TensorView<const T>> dy,
@@ -253,8 +265,10 @@ GradientSums gradient_sums(std::type_identity_t<TensorView<const T>> dy, TensorV
 template <Element T, GradientPath<T> G>
 GradientSums gradient_sums(std::type_identity_t<TensorView<const T>> dy, TensorView<const T> x, Format format,
                            const Moments& moments, const G& through, const CallOptions& call) {
-  arguments::Arguments arguments("batchnorm::gradient_sums", x, format);
+  constexpr std::string_view name = "batchnorm::gradient_sums";
+  arguments::Arguments arguments(name, x, format);
   const auto tensors = arguments::gradient_tensors<T>(arguments, dy, x, {}, {}, through);
+  arguments::check_whole(name, moments);
   arguments.check_moments(moments.channels(), moments.count);
   const cpu::Machine machine = arguments::machine_of(call);
   GradientSums result(arguments.channels());
@@ -267,6 +281,9 @@ GradientSums gradient_sums(std::type_identity_t<TensorView<const T>> dy, TensorV
 }
 
 inline void merge(GradientSums& into, const GradientSums& from) {
+  constexpr std::string_view name = "batchnorm::merge";
+  arguments::check_whole(name, into);
+  arguments::check_whole(name, from);
   if (into.channels() != from.channels()) {
     detail::fail<ShapeError>("batchnorm::merge: gradient sums of " + std::to_string(from.channels()) +
                              " channels cannot be merged into those of " + std::to_string(into.channels()));
@@ -290,6 +307,7 @@ void input_gradient(std::type_identity_t<TensorView<const T>> dy, TensorView<con
   const arguments::GivenVectors<P> given(arguments, mean, variance);
   const auto to = arguments::gradient_arguments(arguments, scale, out.dscale, out.dbias, epsilon);
   arguments.check_overlap();
+  arguments::check_whole(name, sums);
   arguments.check_sums(sums.channels(), sums.count);
   arguments::apply_sums<true>(
       arguments, call, tensors, to, [&](const cpu::ChannelArrays& arrays) { return given.in(arrays, arguments.channels()); },
@@ -306,7 +324,9 @@ void input_gradient(std::type_identity_t<TensorView<const T>> dy, TensorView<con
   const auto tensors = arguments::gradient_tensors(arguments, dy, x, out.dx, out.dresidual, through);
   const auto to = arguments::gradient_arguments(arguments, scale, out.dscale, out.dbias, epsilon);
   arguments.check_overlap();
+  arguments::check_whole(name, moments);
   arguments.check_moments(moments.channels(), moments.count);
+  arguments::check_whole(name, sums);
   arguments.check_sums(sums.channels(), sums.count);
   arguments::apply_sums<true>(
       arguments, call, tensors, to, [&](const cpu::ChannelArrays& arrays) { return arguments::given_moments(moments, arrays); },

@@ -68,7 +68,9 @@ class InPlaceBatchNorm {
   BATCHNORM_INLINE void forward(TensorView<T> x, TensorView<const P> scale, TensorView<const P> bias, TensorView<P> mean,
                                 TensorView<P> variance, TensorView<P> batch_mean, TensorView<P> batch_variance,
                                 const CallOptions& call = {}) const {
-    check_recoverable(x, scale, bias);
+    arguments::Arguments arguments(name, TensorView<const T>(x), F);
+    const P* factors = arguments.channel_vector("scale", scale);
+    check_recoverable(arguments.channels(), factors, arguments.channel_vector("bias", bias));
     batch_norm<T, P>(F, options_, x, scale, bias, mean, variance,
                      {.output_x = x, .batch_mean = batch_mean, .batch_variance = batch_variance}, activation_, call);
   }
@@ -85,15 +87,15 @@ class InPlaceBatchNorm {
                                  TensorView<const P> bias, TensorView<const P> variance, const GradientViews<T, P>& out,
                                  const CallOptions& call = {}) const {
     constexpr std::string_view call_name = "batchnorm::InPlaceBatchNorm::backward";
-    check_recoverable(y, scale, bias);
     arguments::Arguments arguments(call_name, y, F, arguments::Replaceable::no, arguments::gradient_replaces, "y");
     const auto tensors = arguments::gradient_tensors(arguments, dy, y, out.dx, out.dresidual, arguments::Undo<A>{activation_});
     arguments.check_present("variance", variance.present(), "the gradient needs it");
-    const arguments::GivenVectors<P> given(arguments.channel_vector("bias", bias),
-                                           arguments.channel_vector("variance", variance));
+    const P* shifts = arguments.channel_vector("bias", bias);
+    const arguments::GivenVectors<P> given(shifts, arguments.channel_vector("variance", variance));
     auto to = arguments::gradient_arguments(arguments, scale, out.dscale, out.dbias, options_.epsilon);
     to.scale_inverts = true;
     arguments.check_overlap();
+    check_recoverable(arguments.channels(), to.scale, shifts);
     arguments::backward(arguments, call, tensors, given, to, true);
   }
 
@@ -102,19 +104,16 @@ class InPlaceBatchNorm {
 
   [[noreturn]] static void fail(const std::string& what) { detail::fail<ValueError>(std::string(name) + ": " + what); }
 
-  /// Shapes that are wrong are left to the call that follows.
-  void check_recoverable(const TensorView<const T>& x, const TensorView<const P>& scale,
-                         const TensorView<const P>& bias) const {
-    const bool has_scale = scale.present() && scale.data() != nullptr, has_bias = bias.present() && bias.data() != nullptr;
-    if (x.shape().rank() < 2 || !has_scale || scale.shape().rank() != 1) return;
-    if (has_bias && bias.shape() != scale.shape()) return;
+  /// Of vectors that were found right; null where absent (1 and 0).
+  void check_recoverable(std::int64_t channels, const P* scale, const P* bias) const {
     const double least = std::ldexp(1.0, least_exponent) / std::fmin(1.0, activation_.least_slope());
-    for (std::int64_t c = 0; c < scale.shape()[0]; ++c) {
-      const double s = std::abs(widened(scale.data()[c])), b = has_bias ? widened(bias.data()[c]) : 0.0;
+    for (std::int64_t c = 0; c < channels; ++c) {
+      const double factor = scale == nullptr ? 1.0 : widened(scale[c]), s = std::abs(factor);
+      const double b = bias == nullptr ? 0.0 : widened(bias[c]);
       if (s >= least && s * largest_ratio_ >= std::abs(b)) continue;
-      fail("scale[" + std::to_string(c) + "] is " + arguments::to_string(widened(scale.data()[c])) + ", with bias " +
-           arguments::to_string(b) + " x could not be recovered from y; |scale| must be at least |bias| / " +
-           arguments::to_string(largest_ratio_) + " and " + arguments::to_string(least));
+      fail("scale[" + std::to_string(c) + "] is " + arguments::to_string(factor) + ", with bias " + arguments::to_string(b) +
+           " x could not be recovered from y; |scale| must be at least |bias| / " + arguments::to_string(largest_ratio_) +
+           " and " + arguments::to_string(least));
     }
   }
 

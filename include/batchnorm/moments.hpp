@@ -4,7 +4,10 @@
 /// @file
 /// Statistics per channel: computing them, merging those of parts of a batch, and what training makes of them.
 
+#include <cstddef>
 #include <cstdint>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include <batchnorm/cpu/forward.hpp>
@@ -14,6 +17,15 @@
 #include <batchnorm/thread_team.hpp>
 
 namespace batchnorm {
+
+namespace detail {
+
+inline std::size_t channels_of_statistic(std::string_view name, std::int64_t channels) {
+  if (channels >= 0 && channels <= most_elements) return static_cast<std::size_t>(channels);
+  fail<ShapeError>(std::string(name) + ": the number of channels is " + std::to_string(channels) + ", it must be in [0, 2^53]");
+}
+
+}  // namespace detail
 
 /// Per-channel statistics of `count` values: mean[c] + mean_low[c] is the mean, m2[c] the sum of squared deviations from it.
 /// The mean is kept as an unevaluated pair, |mean_low| <= ulp(mean) / 2, so that an offset of the data costs no digits.
@@ -27,7 +39,10 @@ struct Moments {
   Moments() = default;
 
   /// The moments of nothing: count 0, all sums 0.
-  explicit Moments(std::int64_t channels) : mean(static_cast<std::size_t>(channels)), mean_low(mean.size()), m2(mean.size()) {}
+  /// @throws ShapeError   channels not in [0, 2^53]
+  /// @throws std::bad_alloc
+  explicit Moments(std::int64_t channels)
+      : mean(detail::channels_of_statistic("batchnorm::Moments", channels)), mean_low(mean.size()), m2(mean.size()) {}
 
   /// C
   std::int64_t channels() const noexcept { return static_cast<std::int64_t>(mean.size()); }
@@ -65,8 +80,8 @@ Moments moments(TensorView<const T> x, Format format, const CallOptions& call = 
 /// Merges the moments of further values of the same channels, as if both had been computed at once (to rounding; a mean that is
 /// a double is exact where the sums of both are). Merging is not commutative bit by bit: merge in a fixed order, such as rank
 /// order.
-/// @throws ShapeError   the numbers of channels differ
-/// @throws ValueError   BATCHNORM_ISA cannot be used
+/// @throws ShapeError   the numbers of channels differ, or the lengths of the vectors of one
+/// @throws ValueError   a count is not in [0, 2^53]; BATCHNORM_ISA cannot be used
 void merge(Moments& into, const Moments& from);
 
 /// Batch statistics and running update from moments:
@@ -75,7 +90,7 @@ void merge(Moments& into, const Moments& from);
 ///
 /// with the rules of `options` (running_variance, not_finite) and of `call.batch_number`. count 0 writes zeros and leaves the
 /// running statistics as they are.
-/// @throws ShapeError   a view is not [C]
+/// @throws ShapeError   a view is not [C], or the vectors of the moments differ in length
 /// @throws ValueError   epsilon or momentum out of range, null data, overlapping views, one running statistic without the other
 template <Element P>
 void finalize(const Moments& moments, const Options& options, const StatisticsViews<P>& views, const CallOptions& call = {});
@@ -83,6 +98,10 @@ void finalize(const Moments& moments, const Options& options, const StatisticsVi
 // ----------------------------------------------------------------------------------------------------------------------------
 
 namespace arguments {
+
+inline void check_whole(std::string_view call, const Moments& moments) {
+  check_statistic(call, "moments", {moments.mean.size(), moments.mean_low.size(), moments.m2.size()}, moments.count);
+}
 
 /// The machine that a call runs on.
 /// @throws ValueError   BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be used
@@ -111,6 +130,9 @@ Moments moments(TensorView<const T> x, Format format, const CallOptions& call) {
 }
 
 inline void merge(Moments& into, const Moments& from) {
+  constexpr std::string_view name = "batchnorm::merge";
+  arguments::check_whole(name, into);
+  arguments::check_whole(name, from);
   if (into.channels() != from.channels()) {
     detail::fail<ShapeError>("batchnorm::merge: moments of " + std::to_string(from.channels()) +
                              " channels cannot be merged into those of " + std::to_string(into.channels()));
@@ -147,6 +169,7 @@ template <Element P>
 void finalize(const Moments& moments, const Options& options, const StatisticsViews<P>& views, const CallOptions& call) {
   constexpr std::string_view name = "batchnorm::finalize";
   arguments::check_options(name, options);
+  arguments::check_whole(name, moments);
   arguments::Arguments arguments(name, moments.channels());
   cpu::ChannelArguments<P> to;
   to.batch_mean[0] = arguments.channel_vector("batch_mean", views.batch_mean);

@@ -138,7 +138,9 @@ namespace detail {
 
 template <class Statistic>
 void merge_over(Statistic& statistic, MPI_Comm communicator) {
-  Exchange<Statistic> exchange(communicator, "batchnorm::mpi::merge");
+  constexpr std::string_view name = "batchnorm::mpi::merge";
+  Exchange<Statistic> exchange(communicator, name);
+  arguments::check_whole(name, statistic);
   exchange.prepare(statistic.channels());
   statistic = exchange.merged(statistic, no_options);
 }

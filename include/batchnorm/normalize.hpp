@@ -95,6 +95,7 @@ void normalize(TensorView<const T> x, Format format, const Moments& moments, Ten
   channels.bias = arguments.channel_vector("bias", bias);
   channels.epsilon = epsilon;
   arguments.check_overlap();
+  arguments::check_whole(name, moments);
   arguments.check_moments(moments.channels(), moments.count);
   const cpu::Machine machine = arguments::machine_of(call);
   if (arguments.empty()) return;

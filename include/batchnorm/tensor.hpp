@@ -71,10 +71,10 @@ class TensorView {
     const Strides& strides() const noexcept { return strides_; }  ///< one for each axis of the shape
 
     /// Elements [begin, begin + count) along one axis, in place: a slice of channels, a part of a batch, columns of a picture.
-    /// @throws ShapeError   an axis that is not in [0, rank), or a range that leaves its extent
+    /// @throws ShapeError   an axis that is not in [0, rank), a range that leaves its extent, or a stride that leaves memory
     TensorView slice(int axis, std::int64_t begin, std::int64_t count) const {
       const bool is_axis = axis >= 0 && axis < shape_.rank();
-      if (!is_axis || begin < 0 || count < 0 || begin > shape_[axis] - count) {
+      if (!is_axis || begin < 0 || count < 0 || count > shape_[axis] || begin > shape_[axis] - count) {
         detail::fail<ShapeError>("batchnorm::TensorView::slice: [" + std::to_string(begin) + ", " + std::to_string(begin) +
                                  " + " + std::to_string(count) + ") along axis " + std::to_string(axis) + " is not within " +
                                  to_string(shape_));
@@ -83,8 +83,15 @@ class TensorView {
       std::ranges::copy(shape_.extents(), extents.begin());
       extents[static_cast<std::size_t>(axis)] = count;
       const Shape shape(std::span<const std::int64_t>(extents).first(static_cast<std::size_t>(shape_.rank())));
-      T* const data = data_ == nullptr ? data_ : data_ + begin * strides_[static_cast<std::size_t>(axis)];
-      return {data, shape, strides_};
+      std::int64_t first = 0, bytes = 0;
+      std::uintptr_t address = 0;
+      if (__builtin_mul_overflow(begin, strides_[static_cast<std::size_t>(axis)], &first) ||
+          __builtin_mul_overflow(first, static_cast<std::int64_t>(sizeof(T)), &bytes) ||
+          (data_ != nullptr && __builtin_add_overflow(reinterpret_cast<std::uintptr_t>(data_), bytes, &address))) {
+        detail::fail<ShapeError>("batchnorm::TensorView::slice: the stride along axis " + std::to_string(axis) +
+                                 " reaches beyond any memory");
+      }
+      return {data_ == nullptr ? data_ : data_ + first, shape, strides_};
     }
 
     /// False for a default-constructed view: the argument is absent.

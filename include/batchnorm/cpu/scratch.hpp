@@ -19,11 +19,14 @@ class Scratch {
     std::size_t offset = 0;
   };
 
-  /// Room for `count` elements, aligned to a cache line.
+  /// Room for `count` elements, aligned to a cache line. What the address space cannot hold `allocate` will refuse.
   template <class T>
   Part<T> reserve(std::int64_t count) noexcept {
     const Part<T> part{bytes_};
-    bytes_ += (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    std::size_t bytes = 0;
+    const bool fits = count >= 0 && !__builtin_mul_overflow(static_cast<std::size_t>(count), sizeof(T), &bytes) &&
+                      bytes <= most_bytes - bytes_;
+    bytes_ = fits ? bytes_ + (bytes + 63) / 64 * 64 : most_bytes;
     return part;
   }
 
@@ -41,6 +44,8 @@ class Scratch {
   struct Free {
     void operator()(std::byte* p) const noexcept { ::operator delete (p, std::align_val_t{64}); }
   };
+
+  static constexpr std::size_t most_bytes = std::size_t{PTRDIFF_MAX} / 64 * 64;
 
   std::size_t bytes_ = 0;
   std::unique_ptr<std::byte, Free> memory_;

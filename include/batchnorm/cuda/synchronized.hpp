@@ -15,11 +15,14 @@
 namespace batchnorm::cuda::detail {
 
 /// Bytes of what the ranks tell each other, at the front of a workspace; what the kernels of a rank need follows. Backward is
-/// what they tell most in.
+/// what they tell most in. More than any workspace has where that would overflow.
 inline std::size_t bytes_of_sums(std::int64_t ranks, std::int64_t channels) noexcept {
+  constexpr std::size_t most = std::size_t{1} << 63;
   const RankSums sums{nullptr, ranks, channels, rank_fields(BackwardCall<float>())};
-  const auto bytes = static_cast<std::size_t>(ranks * sums.stride()) * sizeof(double);
-  return (bytes + 15) / 16 * 16;
+  std::size_t bytes = 0;
+  const bool overflows = __builtin_mul_overflow(sums.stride(), ranks, &bytes) ||
+                         __builtin_mul_overflow(bytes, sizeof(double), &bytes) || bytes > most;
+  return overflows ? most : (bytes + 15) / 16 * 16;
 }
 
 /// Of every call for that shape, forward or backward.

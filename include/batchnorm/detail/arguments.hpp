@@ -3,9 +3,13 @@
 
 // What every public call checks of its arguments, once, before anything is written.
 
+#include <algorithm>
 #include <array>
 #include <charconv>
+#include <cstddef>
 #include <cstdint>
+#include <initializer_list>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -24,6 +28,11 @@ inline std::string to_string(double value) {
   return {text.data(), end};
 }
 
+/// "[12, 4, 1]"
+inline std::string to_string(const Strides& strides, int rank) {
+  return batchnorm::to_string(Shape(std::span(strides).first(static_cast<std::size_t>(rank))));
+}
+
 inline void check_epsilon(std::string_view call, double epsilon) {
   if (batchnorm::detail::is_from_0_to_1(epsilon) && batchnorm::detail::is_above_0(epsilon)) return;
   batchnorm::detail::fail<ValueError>(std::string(call) + ": epsilon is " + to_string(epsilon) + ", it must be in (0, 1]");
@@ -34,6 +43,19 @@ inline void check_options(std::string_view call, const Options& options) {
   if (batchnorm::detail::is_from_0_to_1(options.momentum)) return;
   batchnorm::detail::fail<ValueError>(std::string(call) + ": momentum is " + to_string(options.momentum) +
                                       ", it must be in [0, 1]");
+}
+
+/// A statistic that may have been made by hand: its vectors must be of one length.
+inline void check_statistic(std::string_view call, std::string_view name, std::initializer_list<std::size_t> lengths,
+                            std::int64_t count) {
+  const auto called = [&] { return std::string(call).append(": ").append(name); };
+  for (const std::size_t length : lengths) {
+    if (length == *lengths.begin()) continue;
+    batchnorm::detail::fail<ShapeError>(called() + " have vectors of " + std::to_string(*lengths.begin()) + " and of " +
+                                        std::to_string(length) + " channels, expected one length");
+  }
+  if (count >= 0 && count <= batchnorm::detail::most_elements) return;
+  batchnorm::detail::fail<ValueError>(called() + " have a count of " + std::to_string(count) + ", it must be in [0, 2^53]");
 }
 
 /// The momentum of one call.
@@ -66,6 +88,7 @@ class Arguments {
     }
     elements_ = element_count(shape_, call, name_of_x);
     channels_ = shape_[cpu::channel_axis(shape_, format)];
+    check_size();
     if (elements_ == 0) return;
     check_data(name_of_x, x);
     const auto geometry = cpu::geometry_of(shape_, x.strides(), format);
@@ -129,6 +152,7 @@ class Arguments {
     add({"mask", role_of<B>, view.data(), bytes});
     return view.data();
   }
+    check_reach("mask", view);
 
   /// x, once it is known not to be empty.
   template <class T>
@@ -237,31 +261,41 @@ class Arguments {
       fail<ValueError>(std::string(name) + " is misaligned: its address is not a multiple of " + std::to_string(alignof(T)) +
                        ", the alignment of " + std::string(element_name<std::remove_const_t<T>>()));
     }
-    if (reaches_beyond_memory(view)) {
-      fail<ValueError>(std::string(name) + " has strides " + text_of(view.strides(), view.shape().rank()) +
-                       ", which reach beyond any memory" + about_x());
-    }
+    check_reach(name, view);
   }
 
-  static std::string text_of(const Strides& strides, int rank) {
-    std::string text = "[";
-    for (int axis = 0; axis < rank; ++axis) {
-      text.append(axis == 0 ? "" : ", ").append(std::to_string(strides[static_cast<std::size_t>(axis)]));
-    }
-    return text + "]";
+  template <class T>
+  void check_reach(std::string_view name, const TensorView<T>& view) const {
+    if (!reaches_beyond_memory(view)) return;
+    fail<ValueError>(std::string(name) + " has strides " + to_string(view.strides(), view.shape().rank()) +
+                     ", which reach beyond any memory" + about_x());
+  }
+
+  void check_size() const {
+    if ((std::max)(elements_, channels_) <= batchnorm::detail::most_elements) return;
+    fail<ShapeError>(std::string(name_of_x_) + " has more than 2^53 elements or channels" + about_x());
   }
 
   [[noreturn]] void refuse_strides(std::string_view name, const Strides& strides) const {
     if (name == name_of_x_) {
-      fail<ValueError>(std::string(name) + " has strides " + text_of(strides, shape_.rank()) +
+      fail<ValueError>(std::string(name) + " has strides " + to_string(strides, shape_.rank()) +
                        "; supported are tensors where the channels of a position, or the values along the last spatial axis, "
                        "lie next to each other" +
-                       (is_column_major(strides) ? "; this one is column major" : "") + about_x());
+                       (is_column_major(strides) ? "; this one is column major" : "") + advice_on(strides) + about_x());
     }
-    fail<ValueError>(std::string(name) + " has strides " + text_of(strides, shape_.rank()) +
+    fail<ValueError>(std::string(name) + " has strides " + to_string(strides, shape_.rank()) +
                      ", which is another memory layout than that of " + std::string(name_of_x_) + " (" +
                      (geometry_.channels_last ? "the channels of a position" : "the values along the last spatial axis") +
-                     " next to each other)" + about_x());
+                     " next to each other)" + advice_on(strides) + about_x());
+  }
+
+  /// Where strides of 0, as those of the gradient of a sum or of a mean, repeat elements in memory.
+  std::string advice_on(const Strides& strides) const {
+    for (int axis = 0; axis < shape_.rank(); ++axis) {
+      if (shape_[axis] == 1 || strides[static_cast<std::size_t>(axis)] != 0) continue;
+      return "; its stride of 0 along axis " + std::to_string(axis) + " repeats elements, copy it to a dense tensor first";
+    }
+    return "";
   }
 
   bool is_column_major(const Strides& strides) const noexcept {
