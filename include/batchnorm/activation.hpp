@@ -150,10 +150,16 @@ concept DifferentiableActivation =
     detail::PassesVector<A, cpu::vec<double, 32>> && detail::PassesVector<A, cpu::vec<double, 64>>;
 
 /// Bytes of the mask that training stores of a tensor of that shape: 1 bit per element. Bit i % 8, counted from the least, of
-/// byte i / 8 is set where element i passes the activation, the elements in the memory order of a dense tensor laid out like x
-/// (NumPy: packbits(y > 0, bitorder="little")). Bits behind the last element are 0.
+/// byte i / 8 is set where element i passes the activation (NumPy: packbits(y > 0, bitorder="little")). Bits behind the last
+/// element are 0. The elements come in the memory order of a dense tensor laid out like x: where the channels of a position lie
+/// next to each other, [N, spatial..., C]; where the values along the last spatial axis do, [N, C, spatial...], or
+/// [C, N, spatial...] where x has the channels outside of the batch in memory. Neither gaps nor the format change that order; N
+/// and the spatial axes keep the order of the shape.
 /// @throws ShapeError   negative extent or overflow
-inline std::int64_t mask_bytes(const Shape& shape) { return (element_count(shape) + 7) / 8; }
+inline std::int64_t mask_bytes(const Shape& shape) {
+  const std::int64_t elements = element_count(shape);
+  return elements / 8 + (elements % 8 != 0 ? 1 : 0);
+}
 
 /// To backward: dy comes through the activation, whose pieces the mask of the forward pass tells.
 template <DifferentiableActivation A>

@@ -153,7 +153,7 @@ class PlaneSweep {
   /// Channels of an image without gaps between them.
   static bool is_gapless(const Work& work) noexcept {
     const Geometry& g = work.geometry;
-    return g.rows == 1 && work.in.all_channel(g.s) && work.out.all_channel(g.s);
+    return g.has_whole_images() && work.in.all_channel(g.s) && work.out.all_channel(g.s);
   }
 
   /// Planes of less than a cache line are worked on position by position, with expanded coefficients.

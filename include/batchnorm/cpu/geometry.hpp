@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include <batchnorm/cpu/config.hpp>
 #include <batchnorm/tensor.hpp>
@@ -15,6 +17,8 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 ///
 /// Where the rows of pictures have gaps behind them, images (rows) follow run by run: `run` of them at one distance, then the
 /// next run. Channels first, an image is then one row of a picture, and a batch entry has `rows` of them.
+///
+/// A mask is in memory order: channels first, it has the channels outside or inside of the batch, as x has them.
 struct Geometry {
   bool channels_last = false;
   std::int64_t n = 0;
@@ -22,6 +26,7 @@ struct Geometry {
   std::int64_t s = 1;
   std::int64_t run = n;   ///< images that follow at one distance; n is a multiple of it
   std::int64_t rows = 1;  ///< channels first: images that are rows of one plane
+  std::int64_t in_mask = rows;  ///< channels first: images of one channel that follow each other in a mask
 
   /// Values per channel.
   std::int64_t values() const noexcept { return n * s; }
@@ -31,13 +36,15 @@ struct Geometry {
   /// The image behind the last one of the same run.
   std::int64_t end_of_run(std::int64_t image) const noexcept { return (image / run + 1) * run; }
 
-  /// The place of an element in a dense tensor of this layout, and the distances there between images of a run and between
-  /// channels.
+  /// The place of an element in a mask, that is in a dense tensor of this layout, and the distances there between images of a
+  /// run and between channels.
   std::int64_t index(std::int64_t image, std::int64_t channel, std::int64_t position = 0) const noexcept {
-    return image / rows * (rows * c * s) + channel * channel_step() + image % rows * s + position;
+    return image / in_mask * (in_mask * c * s) + channel * channel_step() + image % in_mask * s + position;
   }
-  std::int64_t image_step() const noexcept { return rows == 1 ? c * s : s; }
-  std::int64_t channel_step() const noexcept { return rows * s; }
+  std::int64_t image_step() const noexcept { return in_mask == 1 ? c * s : s; }
+  std::int64_t channel_step() const noexcept { return in_mask * s; }
+  /// Whether the channels of an image follow each other, in a mask as in a tensor whose channels are `s` apart.
+  bool has_whole_images() const noexcept { return rows == 1 && in_mask == 1; }
 };
 
 namespace detail {
@@ -169,44 +176,82 @@ inline std::optional<Pitch> pitch_in(const Geometry& g, const Shape& shape, cons
   return detail::pitch_of_rows(g, shape, strides, channel);
 }
 
-/// The geometry of a memory layout in which pictures may have gaps behind their rows; nothing where pictures have no rows. It
-/// serves tensors without gaps, too.
-inline std::optional<Geometry> geometry_of_rows(const Shape& shape, Format format, bool channels_last) noexcept {
-  const int channel = channel_axis(shape, format);
-  const detail::ImageAxes images(shape, {}, channel, channels_last);
-  // Where the channels are outermost in memory and last in the shape, all images of a channel make one plane.
+namespace detail {
+
+/// The geometry of a memory layout with whole images.
+inline Geometry geometry_of_whole_images(const Shape& shape, int channel, bool channels_last) noexcept {
+  std::int64_t values = 1;
+  for (int i = 0; i < shape.rank(); ++i) values *= i == channel ? 1 : shape[i];
+  if (channels_last) return {true, values, shape[channel], 1};
+  const std::int64_t images = channel == shape.rank() - 1 ? 1 : shape[0];
+  return {false, images, shape[channel], values / images};
+}
+
+/// That in which pictures may have gaps behind their rows; nothing where pictures have no rows. It serves tensors without gaps,
+/// too.
+inline std::optional<Geometry> geometry_of_rows(const Shape& shape, int channel, bool channels_last) noexcept {
+  const ImageAxes images(shape, {}, channel, channels_last);
+  // Where the channels are last in the shape, all images of a channel make one plane.
   const bool is_one_plane = !channels_last && channel == shape.rank() - 1;
   const std::int64_t planes = is_one_plane ? 1 : shape[0];
   if (images.count < (planes == 1 ? 1U : 2U)) return std::nullopt;
   std::int64_t n = 1;
   for (std::size_t i = 0; i < images.count; ++i) n *= images.of[i].extent;
   if (channels_last) return Geometry{true, n, shape[channel], 1, images.of[0].extent};
-  const std::int64_t s = shape[detail::ImageAxes::last_spatial_axis(shape, channel)];
+  const std::int64_t s = shape[ImageAxes::last_spatial_axis(shape, channel)];
   return Geometry{false, n, shape[channel], s, images.of[0].extent, n / planes};
 }
 
-/// The geometry of a non-empty tensor: the layout that its strides allow, of whole images where they allow that; channels last
-/// where both layouts fit and s is 1.
-inline std::optional<Geometry> geometry_of(const Shape& shape, const Strides& strides, Format format) noexcept {
+/// Channels first: whether masks have the channels outside or inside of the batch, where the strides of x tell.
+inline void order_masks(Geometry& g, const Shape& shape, const Strides& strides, int channel) noexcept {
+  const auto distance = [&](int axis) {
+    const std::int64_t stride = strides[static_cast<std::size_t>(axis)];
+    return stride < 0 ? -stride : stride;
+  };
+  if (g.channels_last || g.c == 1 || shape[0] == 1) return;
+  const std::int64_t of_batch = distance(0), of_channel = distance(channel);
+  if (of_batch == 0 || of_channel == 0) return;
+  if (of_channel / of_batch >= shape[0] && of_channel > g.s) g.in_mask = g.n;
+  if (of_batch / of_channel >= g.c) g.in_mask = (std::max<std::int64_t>)(1, g.n / shape[0]);
+}
+
+}  // namespace detail
+
+/// The geometry of one of the two memory layouts for tensors of one shape, not empty, of which the first is x: with whole
+/// images where all of them allow that; nothing where one of them does not fit that layout.
+inline std::optional<Geometry> geometry_in(bool channels_last, const Shape& shape, std::span<const Strides> tensors,
+                                           Format format) noexcept {
   const int channel = channel_axis(shape, format);
-  const bool last = channel == shape.rank() - 1;
-  std::int64_t values = 1, space = 1;
-  for (int i = 0; i < shape.rank(); ++i) {
-    values *= i == channel ? 1 : shape[i];
-    space *= i == channel || i == 0 ? 1 : shape[i];
-  }
-  const std::int64_t c = shape[channel];
-  const Geometry rows{true, values, c, 1};
-  const Geometry planes = last ? Geometry{false, 1, c, values} : Geometry{false, shape[0], c, space};
-  const bool fits_rows = pitch_in(rows, shape, strides, format).has_value();
-  const bool fits_planes = pitch_in(planes, shape, strides, format).has_value();
-  if (fits_rows && (!fits_planes || (planes.s == 1 && c != 1))) return rows;
-  if (fits_planes) return planes;
-  for (const bool channels_last : {true, false}) {
-    const auto of_rows = geometry_of_rows(shape, format, channels_last);
-    if (of_rows && pitch_in(*of_rows, shape, strides, format)) return of_rows;
-  }
-  return std::nullopt;
+  const auto serves = [&](const Geometry& g) {
+    return std::ranges::all_of(tensors,
+                               [&](const Strides& strides) { return pitch_in(g, shape, strides, format).has_value(); });
+  };
+  std::optional<Geometry> g = detail::geometry_of_whole_images(shape, channel, channels_last);
+  if (!serves(*g)) g = detail::geometry_of_rows(shape, channel, channels_last);
+  if (!g || !serves(*g)) return std::nullopt;
+  detail::order_masks(*g, shape, tensors[0], channel);
+  return g;
+}
+
+/// The geometry of x alone: the layout that its strides allow, of whole images where they allow that; channels last where both
+/// layouts fit and s is 1.
+inline std::optional<Geometry> geometry_of(const Shape& shape, const Strides& strides, Format format) noexcept {
+  const std::span<const Strides> x(&strides, 1);
+  const auto rows = geometry_in(true, shape, x, format), planes = geometry_in(false, shape, x, format);
+  if (!rows || !planes) return rows ? rows : planes;
+  if (rows->is_of_rows() || planes->is_of_rows()) return rows->is_of_rows() && !planes->is_of_rows() ? planes : rows;
+  return planes->s == 1 && planes->c != 1 ? rows : planes;
+}
+
+/// The geometry of x and others, of which `of_x` is that of x alone; nothing where they do not lie in one layout. Where x fits
+/// both layouts that of the others decides, unless a mask would have another order then.
+inline std::optional<Geometry> geometry_of_all(const Geometry& of_x, const Shape& shape, std::span<const Strides> tensors,
+                                               Format format) noexcept {
+  if (const auto same = geometry_in(of_x.channels_last, shape, tensors, format)) return same;
+  const auto other = geometry_in(!of_x.channels_last, shape, tensors, format);
+  const Geometry& planes = of_x.channels_last && other ? *other : of_x;
+  const bool have_one_order = planes.c == 1 || (planes.s == 1 && planes.in_mask == 1);
+  return have_one_order ? other : std::nullopt;
 }
 
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu

@@ -77,7 +77,7 @@ struct Operands {
 /// Whether in every tensor the channels of an image (channels last: the rows of a run) lie without gaps.
 template <Element T, int Count>
 bool are_gapless(const Geometry& g, const Operands<const T, Count>& in) noexcept {
-  return g.channels_last ? in.all_outer(g.c) : g.rows == 1 && in.all_channel(g.s);
+  return g.channels_last ? in.all_outer(g.c) : g.has_whole_images() && in.all_channel(g.s);
 }
 
 /// Sums over channels, block by block. A Statistic says what is summed and how blocks are put together:

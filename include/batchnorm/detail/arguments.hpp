@@ -78,7 +78,7 @@ class Arguments {
             std::string_view allowed_overlap = {}, std::string_view name_of_x = "x")
       : call_(call),
         shape_(x.shape()),
-        strides_of_x_(x.strides()),
+        strides_{x.strides()},
         format_(format),
         allowed_overlap_(allowed_overlap),
         name_of_x_(name_of_x) {
@@ -93,19 +93,22 @@ class Arguments {
     check_data(name_of_x, x);
     const auto geometry = cpu::geometry_of(shape_, x.strides(), format);
     if (!geometry) refuse_strides(name_of_x, x.strides());
-    geometry_ = *geometry;
+    of_x_ = geometry_ = *geometry;
     add({name_of_x, Role::input, x, replaceable});
   }
 
-  /// A tensor that `tensor` will be given: where its pictures have gaps behind their rows, x is walked row by row as well. To
-  /// be called before the first of `tensor`, `mask`, `x` and `geometry`.
+  /// A tensor that `tensor` will be given: where x alone would be walked in a way that does not serve it, x is walked in one
+  /// that serves both and those before, if there is one. To be called before the first of `tensor`, `mask`, `x` and `geometry`.
   template <class T>
   void fit(const TensorView<T>& view) {
     if (!view.present() || empty() || view.shape() != shape_ || reaches_beyond_memory(view)) return;
-    if (cpu::pitch_in(geometry_, shape_, view.strides(), format_)) return;
-    const auto of_rows = cpu::geometry_of_rows(shape_, format_, geometry_.channels_last);
-    if (!of_rows || !cpu::pitch_in(*of_rows, shape_, view.strides(), format_)) return;
-    if (cpu::pitch_in(*of_rows, shape_, strides_of_x_, format_)) geometry_ = *of_rows;
+    strides_[fitted_] = view.strides();
+    if (!cpu::pitch_in(geometry_, shape_, view.strides(), format_)) {
+      const auto of_all = cpu::geometry_of_all(of_x_, shape_, std::span(strides_).first(fitted_ + 1), format_);
+      if (!of_all) return;  // `tensor` will refuse it
+      geometry_ = *of_all;
+    }
+    ++fitted_;
   }
 
   /// A call without x: only channel vectors.
@@ -149,10 +152,10 @@ class Arguments {
     if (empty()) return nullptr;
     if (view.data() == nullptr) fail<ValueError>("mask has a null pointer for its data");
     if (view.strides()[0] != 1 && bytes > 1) fail<ValueError>("mask has gaps, its bytes must lie next to each other");
+    check_reach("mask", view);
     add({"mask", role_of<B>, view.data(), bytes});
     return view.data();
   }
-    check_reach("mask", view);
 
   /// x, once it is known not to be empty.
   template <class T>
@@ -321,11 +324,12 @@ class Arguments {
 
   std::string_view call_;
   Shape shape_;
-  Strides strides_of_x_{};
+  std::array<Strides, 6> strides_;  // of x and of tensors that were fitted, `fitted_` of them
+  std::size_t fitted_ = 1;
   Format format_ = Format::NCHW;
   std::int64_t elements_ = 0;
   std::int64_t channels_ = 0;
-  cpu::Geometry geometry_;
+  cpu::Geometry of_x_, geometry_;
   std::string_view allowed_overlap_;
   std::string_view name_of_x_ = "x";
   std::array<Region, 16> regions_;
