@@ -67,13 +67,14 @@ AffineMap affine_map(std::type_identity_t<TensorView<const P>> mean, TensorView<
 ///   bias      [O], may be absent (0)
 ///   map       O channels
 ///   folded    weights of the same shape, which may be `weights` itself (with the same strides); bias, which may be `bias`
-///             itself, and is there even if the layer had none; no other overlap of the memory from first to last element
+///             itself, and is there even if the layer had none; nothing else may overlap
 ///
 /// Exact with any stride, dilation, padding and groups: but for one rounding of each W' to T and of each b' to B, which are
 /// computed in double. A channel of the map that is NaN gives a channel that is NaN.
 /// @throws ShapeError   rank or an extent does not fit, or the map's number of channels
-/// @throws ValueError   absent, null or misaligned data, arguments that overlap; a folded weight or bias that is made of finite
-///                      numbers and leaves the range of its type, such as a half of 2 times a factor of 9.5e4
+/// @throws ValueError   absent, null or misaligned data, strides that reach beyond memory, arguments that overlap; a folded weight
+///                      or bias that is made of finite numbers and leaves the range of its type, such as a half of 2 times a
+///                      factor of 9.5e4
 /// @throws std::bad_alloc
 ///
 /// Nothing is written when one is thrown.

@@ -8,7 +8,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -65,12 +65,16 @@ class Layer {
       fail<ShapeError>("weights has rank " + std::to_string(shape_.rank()) + ", expected 2 to 5 (weights is " +
                        batchnorm::to_string(shape_) + ")");
     }
-    element_count(shape_, fold_.call, "weights");
+    const std::int64_t elements = element_count(shape_, fold_.call, "weights");
+    is_empty_ = elements == 0;
     if (groups_ < 1 || shape_[0] % groups_ != 0) {
       fail<ValueError>("groups is " + std::to_string(groups_) + ", it must divide " + std::to_string(shape_[0]) +
                        ", the first extent of weights (weights is " + batchnorm::to_string(shape_) + ")");
     }
     second_channels_ = element_count(Shape{groups_, shape_[1]}, fold_.call, "[groups, channels of a group]");
+    if ((std::max)({elements, shape_[0], second_channels_}) > batchnorm::detail::most_elements) {
+      fail<ShapeError>("weights has more than 2^53 elements or channels" + about_weights());
+    }
   }
 
   std::int64_t outputs() const noexcept { return channels(fold_.output); }
@@ -83,6 +87,7 @@ class Layer {
   /// body(position, channels) for every weight.
   template <class Body>
   void for_each_weight(Body&& body) const {
+    if (is_empty_) return;  // however many steps the extents that are not 0 would make
     const auto extent = [&](int axis) { return axis < shape_.rank() ? shape_[axis] : 1; };
     Position at{};
     for (at[0] = 0; at[0] < extent(0); ++at[0]) {
@@ -138,65 +143,37 @@ class Layer {
   Shape shape_;
   std::int64_t groups_;
   std::int64_t second_channels_ = 0;
+  bool is_empty_ = false;
 };
 
-/// Where the elements of an argument lie: the bytes from the first to the last, and the distances along its axes.
-struct Region {
-  std::string_view name;
-  std::uintptr_t first = 0, begin = 0, end = 0;
-  Strides strides{};  ///< 0 along axes of one element
-};
-
-/// The region of an argument, once its pointer is found right; empty where the argument is.
+/// The memory of an argument, once its pointer and strides are found right; empty where the argument is.
 template <class T>
-Region region_of(const Layer& layer, std::string_view name, const TensorView<T>& view) {
+std::optional<arguments::Region> region_of(const Layer& layer, std::string_view name, const TensorView<T>& view) {
   const Shape& shape = view.shape();
-  if (!view.present() || element_count(shape) == 0) return {.name = name};
+  if (!view.present() || element_count(shape) == 0) return std::nullopt;
   if (view.data() == nullptr) {
     layer.fail<ValueError>(std::string(name) + " has a null pointer for its data, its shape is " + to_string(shape));
   }
-  const auto address = reinterpret_cast<std::uintptr_t>(view.data());
-  if (address % alignof(T) != 0) {
+  if (arguments::address(view.data()) % alignof(T) != 0) {
     layer.fail<ValueError>(std::string(name) + " is misaligned: its address is not a multiple of " +
                            std::to_string(alignof(T)) + ", the alignment of " +
                            std::string(element_name<std::remove_const_t<T>>()));
   }
-  Region region{name, address, address, address + sizeof(T), {}};
-  for (int axis = 0; axis < shape.rank(); ++axis) {
-    if (shape[axis] == 1) continue;
-    const std::int64_t stride = view.strides()[static_cast<std::size_t>(axis)];
-    const std::int64_t bytes = stride * (shape[axis] - 1) * static_cast<std::int64_t>(sizeof(T));
-    (bytes < 0 ? region.begin : region.end) += static_cast<std::uintptr_t>(bytes);
-    region.strides[static_cast<std::size_t>(axis)] = stride;
+  if (arguments::reaches_beyond_memory(view)) {
+    layer.fail<ValueError>(std::string(name) + " has strides " + arguments::to_string(view.strides(), shape.rank()) +
+                           ", which reach beyond any memory");
   }
-  return region;
-}
-
-/// Refuses an output whose strides put several elements in one place: taken from the smallest stride up, each must step over
-/// all that lies within the ones before.
-inline void check_strides(const Layer& layer, const Region& region, const Shape& shape) {
-  if (region.begin == region.end) return;
-  std::array<std::pair<std::int64_t, std::int64_t>, Shape::max_rank> axes{};  // stride and extent
-  for (std::size_t axis = 0; axis < axes.size(); ++axis) {
-    axes[axis] = {std::abs(region.strides[axis]), axis < shape.extents().size() ? shape.extents()[axis] : 1};
-  }
-  std::sort(axes.begin(), axes.end());
-  std::int64_t reach = 0;
-  for (const auto& [stride, extent] : axes) {
-    if (extent > 1 && stride <= reach) {
-      layer.fail<ValueError>(std::string(region.name) + " overlaps itself: its strides put several elements in one place");
-    }
-    reach += stride * (extent - 1);
-  }
+  return arguments::Region(name, arguments::Role::output, view, arguments::Replaceable::no);
 }
 
 enum class InPlace { forbidden, allowed };
 
-inline void check_overlap(const Layer& layer, const Region& output, const Region& other, InPlace in_place) {
-  if (output.end <= other.begin || other.end <= output.begin) return;
-  const bool coincide = output.first == other.first && output.strides == other.strides;
-  if (in_place == InPlace::allowed && coincide) return;
-  layer.fail<ValueError>(std::string(output.name) + " overlaps " + std::string(other.name) +
+using OptionalRegion = std::optional<arguments::Region>;
+
+inline void check_overlap(const Layer& layer, const OptionalRegion& output, const OptionalRegion& other, InPlace in_place) {
+  if (!output || !other || (in_place == InPlace::allowed && output->coincides(*other))) return;
+  if (output->is_disjoint(*other)) return;
+  layer.fail<ValueError>(std::string(output->name()) + " overlaps " + std::string(other->name()) +
                          (in_place == InPlace::allowed ? "; allowed is only its very place, with the same strides"
                                                        : "; an output shares no element with another argument"));
 }
@@ -243,11 +220,13 @@ void check(const Layer& layer, const Arguments<T, B>& a) {
   if (!a.folded_bias.present()) layer.fail<ValueError>("folded.bias is absent, a folded layer always has one");
   layer.check_bias("folded.bias", a.folded_bias.shape());
 
-  const Region weights = region_of(layer, "weights", a.weights), bias = region_of(layer, "bias", a.bias);
-  const Region folded_weights = region_of(layer, "folded.weights", a.folded_weights);
-  const Region folded_bias = region_of(layer, "folded.bias", a.folded_bias);
-  check_strides(layer, folded_weights, a.folded_weights.shape());
-  check_strides(layer, folded_bias, a.folded_bias.shape());
+  const OptionalRegion weights = region_of(layer, "weights", a.weights), bias = region_of(layer, "bias", a.bias);
+  const OptionalRegion folded_weights = region_of(layer, "folded.weights", a.folded_weights);
+  const OptionalRegion folded_bias = region_of(layer, "folded.bias", a.folded_bias);
+  for (const OptionalRegion& output : {folded_weights, folded_bias}) {
+    if (!output || !output->overlaps_itself()) continue;
+    layer.fail<ValueError>(std::string(output->name()) + " overlaps itself: its strides put several elements in one place");
+  }
   check_overlap(layer, folded_weights, weights, InPlace::allowed);
   check_overlap(layer, folded_weights, bias, InPlace::forbidden);
   check_overlap(layer, folded_weights, folded_bias, InPlace::forbidden);
