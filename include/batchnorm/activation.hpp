@@ -161,7 +161,8 @@ inline std::int64_t mask_bytes(const Shape& shape) {
   return elements / 8 + (elements % 8 != 0 ? 1 : 0);
 }
 
-/// To backward: dy comes through the activation, whose pieces the mask of the forward pass tells.
+/// To backward: dy comes through the activation, whose pieces the mask of the forward pass tells. x must lie in memory as it
+/// did there: its layout orders the mask.
 template <DifferentiableActivation A>
 struct ThroughMask {
   TensorView<const std::uint8_t> mask;  ///< [mask_bytes(shape of x)]

@@ -85,7 +85,8 @@ inline namespace BATCHNORM_KERNELS {
 ///   training:  dx = scale * r * (dz - dbias / m - xh * dscale / m)
 ///   inference: dx = scale * r * dz
 ///
-///   dy, x           [N, C, spatial...] or [N, spatial..., C], rank 2 to 5, of one memory layout
+///   dy, x           [N, C, spatial...] or [N, spatial..., C], rank 2 to 5, of one memory layout; a dy that repeats elements
+///                   along a row (stride 0, as of a sum) must be copied first
 ///   scale           [C], may be absent (1)
 ///   mean, variance  [C]; training: those of the batch, reserve_space_1 and _2 of the forward pass;
 ///                   inference: the running ones. They are used as given.
@@ -155,7 +156,8 @@ void merge(GradientSums& into, const GradientSums& from);
 
 /// dx in training, and what else `out` names, from the sums over the whole batch, of which dy and x may be a part:
 /// dscale and dbias are those of the sums, m is their count.
-/// @throws ShapeError, ValueError   as BatchNorm does; also where the sums are those of no values and x is not empty
+/// @throws ShapeError, ValueError   as BatchNorm does; also where the sums are those of no values and x is not empty, or their
+///                                  vectors differ in length
 template <Element T, ParameterOf<T> P, GradientPath<T> G = Identity>
 void input_gradient(std::type_identity_t<TensorView<const T>> dy, TensorView<const T> x, Format format,
                     const GradientSums& sums, TensorView<const P> mean, std::type_identity_t<TensorView<const P>> variance,

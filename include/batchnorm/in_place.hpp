@@ -41,7 +41,8 @@ concept InvertibleActivation = DifferentiableActivation<A> && detail::InvertsVec
 ///
 ///   |scale| >= |bias| / largest_ratio      and      |scale| * min(1, slope) >= the least normal number of T
 ///
-/// (the second, so that small y keep their digits) or the call throws and x is as it was: use BatchNorm with a mask there.
+/// (the second, so that small y keep their digits) or the call throws and x is as it was: use BatchNorm with a mask there. An
+/// absent scale is 1, an absent bias 0.
 /// Another activation than LeakyRelu may be given that has `inverse`, and `double least_slope() const`.
 template <Element T, Format F = Format::NCHW, ParameterOf<T> P = parameter_t<T>, InvertibleActivation A = LeakyRelu>
 class InPlaceBatchNorm {
