@@ -163,6 +163,13 @@ TYPED_TEST(DlpackAdapter, ShapesAreChecked) {
             "batchnorm::view_of: the DLTensor has 4 axes and no shape");
 }
 
+TYPED_TEST(DlpackAdapter, AByteOffsetThatLeavesMemoryIsRefused) {
+  Shaped<TypeParam> of;
+  of.tensor.byte_offset = ~std::uint64_t{0} - 3;
+  EXPECT_EQ(message_of<batchnorm::ValueError>([&] { view_of<float>(of.tensor); }),
+            "batchnorm::view_of: the DLTensor has a byte offset of 18446744073709551612, which reaches beyond any memory");
+}
+
 TEST(DlpackManaged, OfEitherVersionIsItsTensor) {
   Shaped<dlpack_0::DLTensor> zero;
   const dlpack_0::DLManagedTensor managed{zero.tensor, nullptr, nullptr};

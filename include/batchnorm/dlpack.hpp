@@ -4,6 +4,7 @@
 // Tensors of other frameworks by DLPack, 0.6 to 1.x: templates over the DLTensor that the program has included.
 
 #include <concepts>
+#include <cstdint>
 #include <cstring>
 #include <string>
 #include <type_traits>
@@ -65,7 +66,7 @@ inline bool dlpack_device_fits(int type, DlpackDevice wanted) noexcept {
 
 /// The elements of a DLTensor with the same indices, in place. T is the element type it must have, const or not:
 /// view_of<const float>(tensor). Strides that are absent (null) mean a dense tensor. The view does not keep the tensor alive.
-/// @throws ValueError   another data type, several lanes, memory elsewhere, no shape
+/// @throws ValueError   another data type, several lanes, memory elsewhere, no shape, a byte offset beyond memory
 /// @throws ShapeError   less than 0 or more than Shape::max_rank axes
 template <class T, DlpackTensor D>
   requires Element<std::remove_const_t<T>> TensorView<T> view_of(const D& tensor, DlpackDevice device = DlpackDevice::cpu) {
@@ -95,6 +96,9 @@ template <class T, DlpackTensor D>
     Strides strides = dense_strides(shape);
     if (tensor.strides != nullptr) std::copy_n(tensor.strides, rank, strides.begin());
     auto* bytes = static_cast<std::byte*>(tensor.data);
+    if (reinterpret_cast<std::uintptr_t>(bytes) > UINTPTR_MAX - tensor.byte_offset) {
+      fail("has a byte offset of " + std::to_string(tensor.byte_offset) + ", which reaches beyond any memory");
+    }
     if (bytes != nullptr) bytes += tensor.byte_offset;
     return {static_cast<T*>(static_cast<void*>(bytes)), shape, strides};
   }

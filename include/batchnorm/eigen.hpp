@@ -84,10 +84,10 @@ template <class M>
       return {tensor.data(), shape};
     } else {
       Strides strides{};
-      std::int64_t stride = 1;
+      std::uint64_t stride = 1;  // unsigned: a product that overflows is refused later, by element_count
       for (int axis = 0; axis < rank; ++axis) {
-        strides[static_cast<std::size_t>(axis)] = stride;
-        stride *= shape[axis];
+        strides[static_cast<std::size_t>(axis)] = static_cast<std::int64_t>(stride);
+        stride *= static_cast<std::uint64_t>(shape[axis]);
       }
       return {tensor.data(), shape, strides};
     }
