@@ -125,15 +125,19 @@ class Region {
   /// Adds the distances of the runs of bytes from the lowest one, or their opposites, and returns a run's length: neighbours
   /// that touch make one run.
   std::int64_t add_runs(StepSums& distances, bool is_ahead) const noexcept {
-    std::array<Axis, 5> sorted{};
-    const auto last = std::ranges::copy(axes(), sorted.begin()).out;
-    std::sort(sorted.begin(), last, [](const Axis& a, const Axis& b) { return a.distance() < b.distance(); });
     std::int64_t run = element_;
-    auto axis = sorted.begin();
-    for (; axis != last && axis->distance() <= run; ++axis) run += (axis->extent - 1) * axis->distance();
-    for (; axis != last; ++axis) {
-      const std::int64_t most = axis->extent - 1;
-      distances.add(axis->distance(), is_ahead ? 0 : -most, is_ahead ? most : 0);
+    std::array<bool, 5> is_within_run{};
+    for (bool grows = true; grows;) {
+      grows = false;
+      for (std::size_t i = 0; i < axes_; ++i) {
+        if (is_within_run[i] || axis_[i].distance() > run) continue;
+        run += (axis_[i].extent - 1) * axis_[i].distance();
+        is_within_run[i] = grows = true;
+      }
+    }
+    for (std::size_t i = 0; i < axes_; ++i) {
+      const std::int64_t most = axis_[i].extent - 1;
+      if (!is_within_run[i]) distances.add(axis_[i].distance(), is_ahead ? 0 : -most, is_ahead ? most : 0);
     }
     return run;
   }

@@ -18,19 +18,22 @@ class StepSums {
  public:
   /// The multiples from least * step to most * step, step > 0, beside what was added before. Up to 10 different steps.
   void add(std::int64_t step, std::int64_t least, std::int64_t most) noexcept {
-    const auto end = terms_.begin() + count_;
-    const auto term = std::find_if(terms_.begin(), end, [step](const Term& t) { return t.step == step; });
-    if (term == end) terms_[static_cast<std::size_t>(count_++)].step = step;
-    term->least += least;
-    term->most += most;
+    std::size_t place = count_;
+    while (place > 0 && terms_[place - 1].step < step) --place;  // from the largest step down
+    if (place > 0 && terms_[place - 1].step == step) {
+      terms_[place - 1].least += least;
+      terms_[place - 1].most += most;
+      return;
+    }
+    for (std::size_t i = count_++; i > place; --i) terms_[i] = terms_[i - 1];
+    terms_[place] = {step, least, most};
   }
 
   /// False only where no sum is in [least, most]; true where one is, or where the search would take too long. Of the same sums
   /// with the opposite sign and window the answer is the same: it visits as many places.
   bool may_be_within(std::int64_t least, std::int64_t most) noexcept {
-    std::sort(terms_.begin(), terms_.begin() + count_, [](const Term& a, const Term& b) { return a.step > b.step; });
-    rest_[static_cast<std::size_t>(count_)] = {};
-    for (auto i = static_cast<std::size_t>(count_); i-- > 0;) {
+    rest_[count_] = {};
+    for (std::size_t i = count_; i-- > 0;) {
       const auto& [step, lowest, highest] = terms_[i];
       rest_[i] = {rest_[i + 1].least + lowest * step, rest_[i + 1].most + highest * step, std::gcd(rest_[i + 1].divisor, step)};
     }
@@ -58,7 +61,7 @@ class StepSums {
     if (low > high) return false;
     if (sums.divisor == 0) return true;
     if (floor_of_quotient(high, sums.divisor) * sums.divisor < low) return false;
-    if (i + 1 == static_cast<std::size_t>(count_)) return true;  // all multiples of a single step are sums
+    if (i + 1 == count_) return true;  // all multiples of a single step are sums
     const auto& [step, lowest, highest] = terms_[i];
     const Rest& smaller = rest_[i + 1];
     const std::int64_t first = (std::max)(lowest, -floor_of_quotient(smaller.most - least, step));
@@ -71,7 +74,7 @@ class StepSums {
 
   std::array<Term, 10> terms_{};
   std::array<Rest, 11> rest_{};
-  std::ptrdiff_t count_ = 0;
+  std::size_t count_ = 0;
   int visits_left_ = 0;
 };
 
