@@ -34,7 +34,7 @@ class Executor {
  public:
   virtual ~Executor() = default;  ///< no call may be running
 
-  /// Largest number of tasks that can run at the same time, at least 1.
+  /// Largest number of tasks that can run at the same time, at least 1; a call takes anything below for 1.
   virtual int concurrency() const noexcept = 0;
 
   /// Calls task(i) exactly once for each i in [0, count) and returns when all have returned; what they wrote is then visible to
