@@ -4,6 +4,7 @@
 #include <concepts>
 #include <cstdint>
 
+#include <batchnorm/cpu/default_mode.hpp>
 #include <batchnorm/cpu/vec.hpp>
 #include <batchnorm/detail/numbers.hpp>
 #include <batchnorm/element.hpp>
@@ -102,7 +103,9 @@ struct LeakyRelu {
   /// The same with the slope rounded to the computing type, float or double.
   template <class Scalar>
   LeakyRelu computed_in() const noexcept {
-    return {static_cast<double>(static_cast<Scalar>(slope))};
+    double rounded = slope;
+    cpu::in_default_mode([&] { rounded = static_cast<double>(static_cast<Scalar>(slope)); });
+    return {rounded};
   }
 
  private:

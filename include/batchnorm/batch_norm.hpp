@@ -94,7 +94,8 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
 /// (twice where a channel does not fit the cache, and channels last), writes y once.
 /// m == 1 value per channel: y == bias, running variance finite. Empty batch: outputs empty or zero, running statistics
 /// untouched. A constant channel gives exactly bias. NaN and Inf stay within their channel.
-/// Results do not depend on the number of threads, nor on the run; between instruction sets they differ by rounding.
+/// Results do not depend on the number of threads, nor on the run, nor on any thread's floating-point mode, which stays as it
+/// was (of a NaN they are NaN, with any sign and payload); between instruction sets they differ by rounding.
 ///
 /// The operator is immutable: one object may be used by several threads at once. Its members are inlined, so that units with
 /// other flags (cpu/config.hpp) share the type and no code.

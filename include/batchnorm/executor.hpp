@@ -38,7 +38,8 @@ class Executor {
   virtual int concurrency() const noexcept = 0;
 
   /// Calls task(i) exactly once for each i in [0, count) and returns when all have returned; what they wrote is then visible to
-  /// the caller. The tasks do not throw. May be called from several threads and from inside a task.
+  /// the caller. The tasks do not throw, and leave a thread's floating-point mode as it was. May be called from several threads
+  /// and from inside a task.
   virtual void run(int count, Task task) noexcept = 0;
 };
 

@@ -72,7 +72,8 @@ AffineMap affine_map(std::type_identity_t<TensorView<const P>> mean, TensorView<
 /// Exact with any stride, dilation, padding and groups: but for one rounding of each W' to T and of each b' to B, which are
 /// computed in double. A channel of the map that is NaN gives a channel that is NaN.
 /// @throws ShapeError   rank or an extent does not fit, or the map's number of channels
-/// @throws ValueError   absent, null or misaligned data, strides that reach beyond memory, arguments that overlap; a folded weight
+/// @throws ValueError   absent, null or misaligned data, strides that reach beyond memory, arguments that overlap; a folded
+/// weight
 ///                      or bias that is made of finite numbers and leaves the range of its type, such as a half of 2 times a
 ///                      factor of 9.5e4
 /// @throws std::bad_alloc
@@ -138,22 +139,24 @@ AffineMap affine_map(std::type_identity_t<TensorView<const P>> mean, TensorView<
   const P* scale_data = arguments.channel_vector("scale", scale);
   const P* bias_data = arguments.channel_vector("bias", bias);
   AffineMap map;
-  for (std::int64_t c = 0; c < arguments.channels(); ++c) {
-    const double deviation = std::sqrt(folding::widened(variance_data[c]) + epsilon), m = folding::widened(mean_data[c]);
-    const double s = scale_data == nullptr ? 1.0 : folding::widened(scale_data[c]);
-    const double b = bias_data == nullptr ? 0.0 : folding::widened(bias_data[c]);
-    const double factor = s / deviation, shift = std::fma(-m, factor, b);
-    const bool is_made_of_finite = folding::is_finite(deviation) && deviation != 0 && folding::is_finite(m) &&
-                                   folding::is_finite(s) && folding::is_finite(b);
-    if (is_made_of_finite && !(folding::is_finite(factor) && folding::is_finite(shift))) {
-      detail::fail<ValueError>(std::string(name) + ": " +
-                               folding::out_of_range<double>("the map", "in channel " + std::to_string(c) + " the factor is " +
-                                                                            arguments::to_string(factor) + " and the shift " +
-                                                                            arguments::to_string(shift)));
+  cpu::in_default_mode([&] {
+    for (std::int64_t c = 0; c < arguments.channels(); ++c) {
+      const double deviation = std::sqrt(folding::widened(variance_data[c]) + epsilon), m = folding::widened(mean_data[c]);
+      const double s = scale_data == nullptr ? 1.0 : folding::widened(scale_data[c]);
+      const double b = bias_data == nullptr ? 0.0 : folding::widened(bias_data[c]);
+      const double factor = s / deviation, shift = std::fma(-m, factor, b);
+      const bool is_made_of_finite = folding::is_finite(deviation) && deviation != 0 && folding::is_finite(m) &&
+                                     folding::is_finite(s) && folding::is_finite(b);
+      if (is_made_of_finite && !(folding::is_finite(factor) && folding::is_finite(shift))) {
+        detail::fail<ValueError>(std::string(name) + ": " +
+                                 folding::out_of_range<double>("the map", "in channel " + std::to_string(c) +
+                                                                              " the factor is " + arguments::to_string(factor) +
+                                                                              " and the shift " + arguments::to_string(shift)));
+      }
+      map.factor.push_back(factor);
+      map.shift.push_back(shift);
     }
-    map.factor.push_back(factor);
-    map.shift.push_back(shift);
-  }
+  });
   return map;
 }
 
@@ -163,7 +166,9 @@ template <Element T, Element B>
 void into(const Fold& fold, const TensorView<const T>& weights, const TensorView<const B>& bias, const AffineMap& map,
           const FoldedLayerViews<T, B>& folded, std::int64_t groups) {
   const Layer layer(fold, weights.present(), weights.shape(), groups);
-  folding::fold<T, B>(layer, {weights, bias, map.factor, map.shift, folded.weights, folded.bias});
+  cpu::in_default_mode([&] {
+    folding::fold<T, B>(layer, {weights, bias, map.factor, map.shift, folded.weights, folded.bias});
+  });
 }
 
 template <Element T, Element B>
@@ -171,7 +176,9 @@ FoldedLayer<T, B> owned(const Fold& fold, const TensorView<const T>& weights, co
                         const AffineMap& map, std::int64_t groups) {
   const Layer layer(fold, weights.present(), weights.shape(), groups);
   FoldedLayer<T, B> folded{Tensor<T>(weights.shape()), Tensor<B>(Shape{layer.outputs()})};
-  folding::fold<T, B>(layer, {weights, bias, map.factor, map.shift, folded.weights, folded.bias});
+  cpu::in_default_mode([&] {
+    folding::fold<T, B>(layer, {weights, bias, map.factor, map.shift, folded.weights, folded.bias});
+  });
   return folded;
 }
 

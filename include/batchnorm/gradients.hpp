@@ -290,10 +290,12 @@ inline void merge(GradientSums& into, const GradientSums& from) {
     detail::fail<ShapeError>("batchnorm::merge: gradient sums of " + std::to_string(from.channels()) +
                              " channels cannot be merged into those of " + std::to_string(into.channels()));
   }
-  for (std::size_t c = 0; c < into.dy.size(); ++c) {
-    into.dy[c] += from.dy[c];
-    into.dy_x[c] += from.dy_x[c];
-  }
+  cpu::in_default_mode([&] {
+    for (std::size_t c = 0; c < into.dy.size(); ++c) {
+      into.dy[c] += from.dy[c];
+      into.dy_x[c] += from.dy_x[c];
+    }
+  });
   into.count += from.count;
 }
 

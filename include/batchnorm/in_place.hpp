@@ -71,7 +71,8 @@ class InPlaceBatchNorm {
                                 const CallOptions& call = {}) const {
     arguments::Arguments arguments(name, TensorView<const T>(x), F);
     const P* factors = arguments.channel_vector("scale", scale);
-    check_recoverable(arguments.channels(), factors, arguments.channel_vector("bias", bias));
+    const P* shifts = arguments.channel_vector("bias", bias);
+    cpu::in_default_mode([&] { check_recoverable(arguments.channels(), factors, shifts); });
     batch_norm<T, P>(F, options_, x, scale, bias, mean, variance,
                      {.output_x = x, .batch_mean = batch_mean, .batch_variance = batch_variance}, activation_, call);
   }
@@ -96,7 +97,7 @@ class InPlaceBatchNorm {
     auto to = arguments::gradient_arguments(arguments, scale, out.dscale, out.dbias, options_.epsilon);
     to.scale_inverts = true;
     arguments.check_overlap();
-    check_recoverable(arguments.channels(), to.scale, shifts);
+    cpu::in_default_mode([&] { check_recoverable(arguments.channels(), to.scale, shifts); });
     arguments::backward(arguments, call, tensors, given, to, true);
   }
 

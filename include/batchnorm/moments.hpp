@@ -113,7 +113,9 @@ inline cpu::Machine machine_of(const CallOptions& call) {
 /// The factor that turns the biased variance into the one that enters the running variance.
 inline double variance_factor(const Options& options, std::int64_t m) noexcept {
   if (options.running_variance == RunningVariance::biased) return 1.0;
-  return static_cast<double>(m) / static_cast<double>((std::max<std::int64_t>)(m - 1, 1));
+  double factor = 1;
+  cpu::in_default_mode([&] { factor = static_cast<double>(m) / static_cast<double>((std::max<std::int64_t>)(m - 1, 1)); });
+  return factor;
 }
 
 }  // namespace arguments
@@ -142,11 +144,14 @@ inline void merge(Moments& into, const Moments& from) {
     into = from;
     return;
   }
-  cpu::run(active_isa(), cpu::MergeMoments{{into.mean.data(), into.mean_low.data(), into.m2.data()},
-                                           {from.mean.data(), from.mean_low.data(), from.m2.data()},
-                                           into.channels(),
-                                           static_cast<double>(into.count),
-                                           static_cast<double>(from.count)});
+  const Isa isa = active_isa();
+  cpu::in_default_mode([&] {
+    cpu::run(isa, cpu::MergeMoments{{into.mean.data(), into.mean_low.data(), into.m2.data()},
+                                    {from.mean.data(), from.mean_low.data(), from.m2.data()},
+                                    into.channels(),
+                                    static_cast<double>(into.count),
+                                    static_cast<double>(from.count)});
+  });
   into.count += from.count;
 }
 
@@ -190,8 +195,10 @@ void finalize(const Moments& moments, const Options& options, const StatisticsVi
   cpu::Scratch scratch;
   const auto part = cpu::ChannelScratch::reserve(scratch, moments.channels(), 4);
   scratch.allocate();
-  cpu::run(isa, cpu::FinalizeChannels<double, P>{
-                    arguments::padded_copy(moments, part, scratch), moments.channels(), moments.count, to, {}});
+  cpu::in_default_mode([&] {
+    cpu::run(isa, cpu::FinalizeChannels<double, P>{
+                      arguments::padded_copy(moments, part, scratch), moments.channels(), moments.count, to, {}});
+  });
 }
 
 }  // namespace BATCHNORM_KERNELS

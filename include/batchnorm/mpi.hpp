@@ -172,7 +172,7 @@ void forward(Exchange<Moments>& exchange, arguments::ForwardArguments<writes_mas
         machine.isa, batchnorm::cpu::FinalizeChannels<compute_t<T>, P>{arguments::padded_copy(moments, part, scratch), channels,
                                                                        moments.count, given.channels, coefficients});
   };
-  if (arguments.empty()) return finish({});
+  if (arguments.empty()) return batchnorm::cpu::in_default_mode([&] { finish({}); });
   batchnorm::cpu::sweep(machine, given.checked.work, finish);
   batchnorm::cpu::clear_behind_last(given.mask, arguments.geometry().elements());
 }

@@ -119,7 +119,7 @@ void apply_gradient_sums(const Machine& machine, const GradientTensors<T, Pass>&
     to.values = collect();
     GradientFinish<T, P>(machine, given, to)(0, t.geometry.c, state, k);
   };
-  if (t.dx.data == nullptr && t.dresidual.data == nullptr) return finish({});
+  if (t.dx.data == nullptr && t.dresidual.data == nullptr) return in_default_mode([&] { finish({}); });
   if constexpr (is_training) {
     if (t.dx.data != nullptr) {
       return sweep(machine, gradient_work<TrainingGradient<T, Pass>>(t, t.dx, t.dresidual), finish);

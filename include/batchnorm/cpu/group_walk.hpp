@@ -55,12 +55,14 @@ class GroupWalk {
   void run_all() const noexcept {
     Counter counter;
     const auto work = [&](int worker) {
-      const Worker own = worker_at(worker);
-      if (is_side_by_side_) {
-        walk<typename Sweep::Planes>(counter, own);
-      } else {
-        walk<NoCompanion>(counter, own);
-      }
+      in_default_mode([&] {
+        const Worker own = worker_at(worker);
+        if (is_side_by_side_) {
+          walk<typename Sweep::Planes>(counter, own);
+        } else {
+          walk<NoCompanion>(counter, own);
+        }
+      });
     };
     if (workers_ == 1) {
       work(0);

@@ -3,6 +3,7 @@
 
 #include <atomic>
 
+#include <batchnorm/cpu/default_mode.hpp>
 #include <batchnorm/cpu/dispatch.hpp>
 #include <batchnorm/cpu/operands.hpp>
 #include <batchnorm/cpu/partition.hpp>
@@ -232,16 +233,20 @@ class Counter {
   std::atomic<std::int64_t> next_{0};
 };
 
-/// Calls task(worker, i) for i in [0, count), in ascending order within each worker, which is in [0, workers).
+/// Calls task(worker, i) for i in [0, count), in ascending order within each worker, which is in [0, workers). The tasks run in
+/// the default mode, the executor's own code in that of its threads.
 template <class F>
 void for_each(const Machine& machine, int workers, std::int64_t count, F&& task) noexcept {
   if (workers == 1 || count == 1) {
-    for (std::int64_t i = 0; i < count; ++i) task(0, i);
-    return;
+    return in_default_mode([&] {
+      for (std::int64_t i = 0; i < count; ++i) task(0, i);
+    });
   }
   Counter counter;
   machine.executor->run(static_cast<int>((std::min<std::int64_t>)(workers, count)), [&](int worker) {
-    for (std::int64_t i = counter.take(); i < count; i = counter.take()) task(worker, i);
+    in_default_mode([&] {
+      for (std::int64_t i = counter.take(); i < count; i = counter.take()) task(worker, i);
+    });
   });
 }
 

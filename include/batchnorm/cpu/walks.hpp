@@ -204,7 +204,7 @@ void sweep(const Machine& machine, const Elementwise<T, Operation>& work, const 
   Scratch scratch;
   whole.reserve(scratch);
   scratch.allocate();
-  fill(whole.coefficients(scratch));
+  in_default_mode([&] { fill(whole.coefficients(scratch)); });
   whole.run_all(scratch, machine.streams(work.bytes(), work.swept_bytes(), machine.tuning->inference_stream_share), false);
 }
 
@@ -221,7 +221,7 @@ void reduce_and_sweep(const Machine& machine, Reduction<T, Statistic> reduction,
   sums.reserve(scratch);
   whole.reserve(scratch);
   scratch.allocate();
-  fill(whole.coefficients(scratch));
+  in_default_mode([&] { fill(whole.coefficients(scratch)); });
   whole.prepare_blocks(scratch);
   const bool streams = machine.streams(work.bytes(), work.swept_bytes(), machine.tuning->inference_stream_share);
   sums.run_all(

@@ -65,7 +65,9 @@ inline double momentum_of(std::string_view call, const Options& options, const C
     batchnorm::detail::fail<ValueError>(std::string(call) + ": batch_number is " + std::to_string(number) +
                                         ", it must be 0 (use momentum) or count from 1");
   }
-  return number == 0 ? options.momentum : 1.0 / static_cast<double>(number);
+  double momentum = options.momentum;
+  if (number > 0) cpu::in_default_mode([&] { momentum = 1.0 / static_cast<double>(number); });
+  return momentum;
 }
 
 /// The arguments of one call: checks each against x, then all against each other.

@@ -103,8 +103,10 @@ class GivenVectors {
   cpu::GivenStatistics in(const cpu::ChannelArrays& arrays, std::int64_t channels) const noexcept {
     std::fill_n(arrays.first, cpu::GivenStatistics::count * arrays.stride, 0.0);
     const cpu::GivenStatistics given{arrays};
-    if (mean_ != nullptr) std::transform(mean_, mean_ + channels, given.center(), widened<P>);
-    if (variance_ != nullptr) std::transform(variance_, variance_ + channels, given.variance(), widened<P>);
+    cpu::in_default_mode([&] {
+      if (mean_ != nullptr) std::transform(mean_, mean_ + channels, given.center(), widened<P>);
+      if (variance_ != nullptr) std::transform(variance_, variance_ + channels, given.variance(), widened<P>);
+    });
     return given;
   }
 
@@ -118,7 +120,9 @@ inline cpu::GivenStatistics given_moments(const Moments& moments, const cpu::Cha
   const cpu::GivenStatistics given{arrays};
   std::copy(moments.mean.begin(), moments.mean.end(), given.center());
   std::copy(moments.mean_low.begin(), moments.mean_low.end(), given.rest());
-  for (std::int64_t c = 0; c < moments.channels(); ++c) given.variance()[c] = moments.variance(c);
+  cpu::in_default_mode([&] {
+    for (std::int64_t c = 0; c < moments.channels(); ++c) given.variance()[c] = moments.variance(c);
+  });
   return given;
 }
 
@@ -179,9 +183,9 @@ void apply_sums(const Arguments& arguments, const CallOptions& call, const cpu::
     return whole.count;
   };
   if (!arguments.empty()) return cpu::apply_gradient_sums<is_training>(machine, tensors, state, given, to, collect);
-  to.values = collect();
+  cpu::in_default_mode([&] { to.values = collect(); });
   if (to.values == 0) return to.write_empty_batch(arguments.channels());
-  cpu::GradientFinish<T, P>(machine, given, to)(0, arguments.channels(), state);
+  cpu::in_default_mode([&] { cpu::GradientFinish<T, P>(machine, given, to)(0, arguments.channels(), state); });
 }
 
 /// A tensor of zeros for a geometry: one plane or row, that all images and channels share.
