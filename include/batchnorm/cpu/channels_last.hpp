@@ -147,6 +147,7 @@ class RowBlocks {
     for (int j = 0; j < inputs; ++j) {
       widen.stride[j] *= merged;
       widen.to[j] = floats + j * (rows * columns + channel_padding);
+      std::fill_n(widen.to[j] + rows * columns, channel_padding, 0.0F);  // read by the last vector of the last row
       kernel.in.p[j] = widen.to[j];
       kernel.row_stride[j] = columns;
       kernel.ahead[static_cast<std::size_t>(j)] =

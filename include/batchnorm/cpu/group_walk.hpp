@@ -57,6 +57,7 @@ class GroupWalk {
     const auto work = [&](int worker) {
       in_default_mode([&] {
         const Worker own = worker_at(worker);
+        own.state.clear_behind(group_, Statistic::state);
         if (is_side_by_side_) {
           walk<typename Sweep::Planes>(counter, own);
         } else {

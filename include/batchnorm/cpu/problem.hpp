@@ -23,7 +23,7 @@ struct Machine {
   int workers(std::int64_t bytes) const noexcept {
     if (bytes < tuning->serial_bytes) return 1;
     const std::int64_t useful = (std::max<std::int64_t>)(1, bytes / (std::max<std::int64_t>)(1, tuning->serial_bytes / 2));
-    return static_cast<int>((std::min<std::int64_t>)(executor->concurrency(), useful));
+    return static_cast<int>(std::clamp<std::int64_t>(executor->concurrency(), 1, useful));
   }
   /// Whether an operation on x of so many bytes that reads and writes `swept` bytes stores past the caches, if its share of the
   /// third-level cache is this. One thread alone can keep the memory busy with what it streams; several gain from the cache.
@@ -176,6 +176,11 @@ struct ChannelArrays {
 
   double* operator[](int k) const noexcept { return first + k * stride; }
   ChannelArrays at(std::int64_t c) const noexcept { return {first + c, stride}; }
+
+  /// Zeros behind `channels` channels of that many arrays: kernels read whole pairs of vectors.
+  void clear_behind(std::int64_t channels, int arrays) const noexcept {
+    for (int k = 0; k < arrays; ++k) std::fill_n((*this)[k] + channels, stride - channels, 0.0);
+  }
 };
 
 /// The same as a part of the scratch memory.

@@ -80,6 +80,7 @@ class BlockwiseSums {
     const std::int64_t slice =
         serial ? c : (std::max<std::int64_t>)(64, detail::ceiling(detail::ceiling(c, 2 * workers_), 64) * 64);
     const ChannelArrays state = state_.in(scratch);
+    state.clear_behind(c, Statistic::state);
     for_each(machine_, workers_, detail::ceiling(c, slice), [&](int, std::int64_t task) {
       const std::int64_t first = task * slice, channels = (std::min)(slice, c - first);
       std::int64_t before = 0;
