@@ -22,7 +22,9 @@ it installs those that are missing, otherwise it says which.
   --mpi                 also batch normalization over MPI, on 1 to 7 ranks of this machine
   --frameworks          installs PyTorch and MindSpore from PyPI in build/tests/frameworks (gigabytes) and holds the extension of
                         the one and the operator for the other against their own
-  --all                 all of these but --compilers and --frameworks: the sanitizers are Clang's, and the tests with PyTorch
+  --fuzz MINUTES        also searches for failures for so many minutes: half of them the differential fuzzer, with seeds that it has
+                        not had, half the tests named *Fuzz* and *Search*; and it prints what reproduces a failure
+  --all                 all of these but --compilers, --frameworks and --fuzz: the sanitizers are Clang's, and the tests with PyTorch
                         and MindSpore run where python3 finds them
   --warnings-as-errors  a compiler's warning fails the build
   --help                this text
@@ -30,7 +32,10 @@ END
 }
 
 compilers=false headers=false sanitizers=false consumers=false examples=false cuda=false mpi=false frameworks=false all=false warnings_as_errors=OFF
-for option; do
+fuzz_minutes=0
+while (($# > 0)); do
+  option=$1
+  shift
   case $option in
     --compilers) compilers=true ;;
     --headers) headers=true ;;
@@ -40,6 +45,14 @@ for option; do
     --cuda) cuda=true ;;
     --mpi) mpi=true ;;
     --frameworks) frameworks=true ;;
+    --fuzz)
+      fuzz_minutes=${1:-}
+      if ! [[ $fuzz_minutes =~ ^[1-9][0-9]*$ ]]; then
+        echo "tests/run.sh: --fuzz takes a whole number of minutes above 0, given is '$fuzz_minutes'" >&2
+        exit 2
+      fi
+      shift
+      ;;
     --all) all=true headers=true sanitizers=true consumers=true examples=true cuda=true mpi=true ;;
     --warnings-as-errors) warnings_as_errors=ON ;;
     --help | -h) usage && exit ;;
@@ -217,6 +230,24 @@ mindspore() {
     framework_test "$python" examples/mindspore/test_batchnorm_mindspore.py
 }
 
+# fuzz BUILD: seeds by the clock, so that no two runs try the same cases; a failure names its own.
+fuzz() {
+  local bin=build/tests/$1/bin first status=0
+  first=$(($(date +%s) * 1000000))
+  watched fuzz "$bin/batchnorm_fuzz" --seconds $((fuzz_minutes * 30)) --first "$first" || status=1
+  [[ -t 1 ]] || tail -n 1 "$logs/fuzz.log"
+  BATCHNORM_FUZZ_MINUTES=$(search_minutes "$bin") watched searches "$bin/batchnorm_tests" --gtest_filter='*Fuzz*:*Search*' ||
+    status=1
+  return $status
+}
+# search_minutes BIN: half of the minutes, shared by the suites that search; a fraction. A suite of several types is one.
+search_minutes() {
+  local suites
+  suites=$("$1/batchnorm_tests" --gtest_filter='*Fuzz*:*Search*' --gtest_list_tests | sed -n 's:^\([A-Za-z_0-9]*\)[./].*:\1:p' |
+    sort -u | wc -l)
+  awk -v minutes="$fuzz_minutes" -v suites="$suites" 'BEGIN { print minutes / 2 / (suites > 0 ? suites : 1) }'
+}
+
 builds=release
 if $compilers; then
   builds="gcc-release clang-release"
@@ -240,6 +271,9 @@ if $examples; then
     names+=(mpi_training)
   fi
   step "examples" watched examples examples/run.sh --build-folder="build/tests/${builds%% *}" "${names[@]}"
+fi
+if ((fuzz_minutes > 0)); then
+  step "fuzzers, $fuzz_minutes minutes" fuzz "${builds%% *}"
 fi
 if $frameworks || $all; then
   step "PyTorch" pytorch

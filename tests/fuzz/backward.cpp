@@ -128,8 +128,8 @@ void note_channel(const BackwardCase<T, P>& c, const BackwardOutcome<T, P>& got,
     const Gradient& dx = want.dx[static_cast<std::size_t>(j)];
     // The factors of dz and of x are rounded to the computing type, of which a subnormal one keeps few digits.
     const Real underflow = ulp_at<batchnorm::compute_t<T>>(0) *
-        (std::abs(dz[static_cast<std::size_t>(j)]) + std::abs(mean_dz) +
-         std::abs(real(c.call.x[i]) - real(c.call.mean[static_cast<std::size_t>(channel)])));
+                           (std::abs(dz[static_cast<std::size_t>(j)]) + std::abs(mean_dz) +
+                            std::abs(real(c.call.x[i]) - real(c.call.mean[static_cast<std::size_t>(channel)])));
     worst.dx.note(error(got.of.dx[i], dx.value), ulp_at<T>(gradient_magnitude<T>(dx)),
                   allowed_gradient_error<T>(dx, ulps) + underflow, i);
   }

@@ -136,7 +136,8 @@ int main(int argc, char** argv) {
   app.add_option("--first", first, "the seed of the first case; those that follow count up");
   CLI::Option* const one = app.add_option("--seed", seed, "run the case of that seed alone");
   app.add_option("--isa", isa, "only on that instruction set");
-  app.add_option("--kind", kind, "only forward, pieces, backward, gradient_pieces, double_backward, in_place, overlap, refusal");
+  app.add_option("--kind", kind,
+                 "only forward, pieces, backward, gradient_pieces, double_backward, in_place, overlap, refusal");
   app.add_option("--failures", most_failures, "stop after so many failures");
   try {
     app.parse(argc, argv);

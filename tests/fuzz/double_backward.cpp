@@ -17,8 +17,13 @@ struct DoubleCase {
 
 template <class T, class P>
 DoubleCase<T, P> draw_double(Random& random, const Plan& plan) {
-  DoubleCase<T, P> c{&plan, {}, draw_layout(random, plan, true), draw_layout(random, plan, true), draw_layout(random, plan, true),
-                     draw_layout(random, plan, false), draw_layout(random, plan, false)};
+  DoubleCase<T, P> c{&plan,
+                     {},
+                     draw_layout(random, plan, true),
+                     draw_layout(random, plan, true),
+                     draw_layout(random, plan, true),
+                     draw_layout(random, plan, false),
+                     draw_layout(random, plan, false)};
   c.wants_dx = random.integer(0, 7) != 0, c.wants_ddy = random.integer(0, 7) != 0, c.wants_dscale = random.integer(0, 5) != 0;
   const auto values = [&](Data data, const Layout& layout) {
     // Products of three tensors: the ends of the ranges are not what this is about.

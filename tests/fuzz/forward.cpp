@@ -70,8 +70,10 @@ template <class T, class P>
 ForwardOutcome<T, P> run_forward(const ForwardCase<T, P>& c, const Way& way) {
   const auto size = c.call.x.size(), channels = static_cast<std::size_t>(c.call.extents().c);
   Stage stage(way.flush);
-  Placed<T>* const y =
-      stage.output("output_x", c.call.shape, c.y, c.y_is_x ? c.call.x : c.y_is_residual ? c.residual : blank<T>(size));
+  Placed<T>* const y = stage.output("output_x", c.call.shape, c.y,
+                                    c.y_is_x          ? c.call.x
+                                    : c.y_is_residual ? c.residual
+                                                      : blank<T>(size));
   const Placed<T>* const x = c.y_is_x ? y : stage.input("x", c.call.shape, c.x, c.call.x);
   const Placed<T>* residual = y;
   if (c.epilogue == Epilogue::leaky_sum && !c.y_is_residual) {
@@ -118,7 +120,7 @@ void require_y(const ForwardCase<T, P>& c, const ForwardOutcome<T, P>& got, cons
   constexpr Real epilogue_ulps = 1.5L;
   const Extents e = c.call.extents();
   const Real slope = c.epilogue == Epilogue::relu ? 0
-      : std::is_same_v<T, double>                 ? static_cast<Real>(c.slope)
+                     : std::is_same_v<T, double>  ? static_cast<Real>(c.slope)
                                                   : static_cast<Real>(static_cast<float>(c.slope));
   Worst worst;
   for (std::int64_t channel = 0; channel < e.c; ++channel) {

@@ -43,10 +43,12 @@ GradientResult<T, P> run_input_gradient(const PiecesCase<T, P>& c, const Gradien
   Stage stage(way.flush);
   const TensorView<const T> x = stage.input("x", of.shape, c.x, of.x)->view();
   const TensorView<const T> dy = stage.input("dy", of.shape, c.dy, of.dy)->view();
-  const TensorView<const P> mean = stage.input("mean", of.mean)->view(), variance = stage.input("variance", of.variance)->view();
+  const TensorView<const P> mean = stage.input("mean", of.mean)->view(),
+                            variance = stage.input("variance", of.variance)->view();
   const TensorView<const P> scale = view(stage.input("scale", of.scale));
   const auto* dx = stage.output("dx", of.shape, c.dx, blank<T>(of.x.size()));
-  const auto *dscale = stage.output("dscale", blank<P>(of.mean.size())), *dbias = stage.output("dbias", blank<P>(of.mean.size()));
+  const auto *dscale = stage.output("dscale", blank<P>(of.mean.size())),
+             *dbias = stage.output("dbias", blank<P>(of.mean.size()));
   const batchnorm::GradientViews<T, P> out{dx->view(), dscale->view(), dbias->view(), {}};
   stage.run([&] {
     if (moments != nullptr) {
@@ -97,8 +99,8 @@ GradientSums merged(Random& random, const PiecesCase<T, P>& c) {
 
 void gradient_pieces(const Plan& plan, Random& random) {
   with_types(plan.types, [&]<class T, class P>(Types<T, P>) {
-    PiecesCase<T, P> c{&plan, {}, draw_layout(random, plan, true), draw_layout(random, plan, true),
-                       draw_layout(random, plan, false)};
+    PiecesCase<T, P> c{
+        &plan, {}, draw_layout(random, plan, true), draw_layout(random, plan, true), draw_layout(random, plan, false)};
     const Data dy = plan.dy == Data::subnormal ? Data::normal : plan.dy;  // see backward.cpp
     c.call = {plan.shape, plan.format, plan.options, settled(draw_values<T>(random, plan, dy), plan.shape, c.dy),
               settled(draw_values<T, P>(random, plan, plan.x), plan.shape, c.x)};

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
+#include "in_place_kernels.hpp"
 #include "kinds.hpp"
 #include "support/gradient_calls.hpp"
 #include "values.hpp"
 
-// Training that keeps one buffer, of float: its kernels are compiled for this file alone.
+// Training that keeps one buffer, of float: no other type's kernels are compiled.
 namespace fuzz {
 namespace {
 
@@ -33,10 +34,12 @@ InPlaceOutcome run_in_place(const InPlaceCase& c, const Way& way) {
   });
   InPlaceOutcome outcome{x->values(), batch_mean->values(), batch_variance->values(), {}, {}, {}};
   Stage backward(way.flush);
-  const auto *y = backward.input("y", c.call.shape, c.x, outcome.y), *dy = backward.input("dy", c.call.shape, c.dy_layout, c.dy);
+  const auto *y = backward.input("y", c.call.shape, c.x, outcome.y),
+             *dy = backward.input("dy", c.call.shape, c.dy_layout, c.dy);
   const auto* variance = backward.input("variance", outcome.batch_variance);
   const auto* dx = backward.output("dx", c.call.shape, c.dx, blank<float>(c.dy.size()));
-  const auto *dscale = backward.output("dscale", blank<float>(channels)), *dbias = backward.output("dbias", blank<float>(channels));
+  const auto *dscale = backward.output("dscale", blank<float>(channels)),
+             *dbias = backward.output("dbias", blank<float>(channels));
   backward.run([&] {
     layer.backward(dy->view(), y->view(), view(scale), view(bias), variance->view(),
                    {dx->view(), dscale->view(), dbias->view(), {}}, options_of(way));
@@ -51,7 +54,8 @@ InPlaceOutcome run_in_place(const InPlaceCase& c, const Way& way) {
 
 /// The gradients of one channel, from the exact xh that y as it is stored stands for: the library is allowed to be off in it
 /// by 2 u (|xh| + |bias / scale|).
-void note_channel(const InPlaceCase& c, const InPlaceOutcome& got, std::int64_t channel, Worst& dx, Worst& dscale, Worst& dbias) {
+void note_channel(const InPlaceCase& c, const InPlaceOutcome& got, std::int64_t channel, Worst& dx, Worst& dscale,
+                  Worst& dbias) {
   const Extents e = c.call.extents();
   const auto at = static_cast<std::size_t>(channel);
   const Real scale = real((*c.call.scale)[at]), bias = c.call.bias ? real((*c.call.bias)[at]) : 0;
@@ -76,7 +80,8 @@ void note_channel(const InPlaceCase& c, const InPlaceOutcome& got, std::int64_t 
   for (std::int64_t j = 0; j < e.n * e.s; ++j) {
     const std::size_t i = e.index(j / e.s, channel, j % e.s);
     const Gradient& gradient = want.dx[static_cast<std::size_t>(j)];
-    const Real of_xh = a * (off * std::abs(want.dscale.value) + (std::abs(xh[static_cast<std::size_t>(j)]) + off) * sum_off) / m;
+    const Real of_xh =
+        a * (off * std::abs(want.dscale.value) + (std::abs(xh[static_cast<std::size_t>(j)]) + off) * sum_off) / m;
     dx.note(error(got.dx[i], gradient.value), 1,
             allowed_gradient_error<float>(gradient, dx_ulps<float>(c.plan->isa, true) + 1) + of_xh, i);
   }
@@ -85,7 +90,8 @@ void note_channel(const InPlaceCase& c, const InPlaceOutcome& got, std::int64_t 
 }  // namespace
 
 void in_place(const Plan& plan, Random& random) {
-  InPlaceCase c{&plan, {}, {}, draw_layout(random, plan, false), draw_layout(random, plan, true), draw_layout(random, plan, false)};
+  InPlaceCase c{
+      &plan, {}, {}, draw_layout(random, plan, false), draw_layout(random, plan, true), draw_layout(random, plan, false)};
   constexpr double slopes[] = {0.01, 0.25, 1.0};
   c.slope = slopes[random.integer(0, 2)];
   c.call = {plan.shape, plan.format, plan.options, draw_values<float>(random, plan, plan.x)};
@@ -105,7 +111,8 @@ void in_place(const Plan& plan, Random& random) {
     y.note(error(got.y[i], slope * z.z), ulp, allowed_y_error<float>(plan.isa, z, 0, true) + ulp, i);
   }
   require_kept("y in place", y);
-  for (std::int64_t channel = 0; channel < e.c && !c.call.x.empty(); ++channel) note_channel(c, got, channel, dx, dscale, dbias);
+  for (std::int64_t channel = 0; channel < e.c && !c.call.x.empty(); ++channel)
+    note_channel(c, got, channel, dx, dscale, dbias);
   require_kept("dbias in place", dbias);
   require_kept("dscale in place", dscale);
   require_kept("dx in place", dx);

@@ -155,14 +155,15 @@ std::string text_of(const Plan& plan) {
                                    "bfloat16/float", "bfloat16/bfloat16", "double"};
   const auto text_of_way = [](const Way& way) {
     return std::to_string(way.threads) + " threads, tuning '" +
-        (way.tuning == 0 ? "of the machine" : all_tunings()[static_cast<std::size_t>(way.tuning) - 1].name) + "'";
+           (way.tuning == 0 ? "of the machine" : all_tunings()[static_cast<std::size_t>(way.tuning) - 1].name) + "'";
   };
   std::string text = std::string(name_of(plan.kind)) + " of " + types[plan.types] + " " + to_string(plan.shape) + " " +
-      std::string(to_string(plan.format)) + (plan.memory == Memory::rows ? " in rows" : " in planes") +
-      (plan.natural_order ? "" : ", permuted") + (plan.has_gaps ? ", gaps" : "") + (plan.runs_backwards ? ", reversed" : "") +
-      (plan.broadcasts ? ", broadcast" : "") + (plan.options.is_training ? ", training" : ", inference") + ", x " +
-      name_of(plan.x) + ", dy " + name_of(plan.dy) + ", epsilon " + std::to_string(plan.options.epsilon) + ", " +
-      std::string(to_string(plan.isa)) + ", " + text_of_way(plan.way) + " and " + text_of_way(plan.other_way);
+                     std::string(to_string(plan.format)) + (plan.memory == Memory::rows ? " in rows" : " in planes") +
+                     (plan.natural_order ? "" : ", permuted") + (plan.has_gaps ? ", gaps" : "") +
+                     (plan.runs_backwards ? ", reversed" : "") + (plan.broadcasts ? ", broadcast" : "") +
+                     (plan.options.is_training ? ", training" : ", inference") + ", x " + name_of(plan.x) + ", dy " +
+                     name_of(plan.dy) + ", epsilon " + std::to_string(plan.options.epsilon) + ", " +
+                     std::string(to_string(plan.isa)) + ", " + text_of_way(plan.way) + " and " + text_of_way(plan.other_way);
   return text;
 }
 

@@ -46,9 +46,8 @@ Pair draw_pair(Random& random, const Plan& plan) {
 bool shares_memory(const Plan& plan, const Pair& pair) {
   std::vector<bool> is_of_x(static_cast<std::size_t>(pair.size));
   bool shared = false;
-  for_each_place(plan.shape, pair.x, [&](std::size_t, std::size_t place) {
-    is_of_x[place + static_cast<std::size_t>(pair.x_at)] = true;
-  });
+  for_each_place(plan.shape, pair.x,
+                 [&](std::size_t, std::size_t place) { is_of_x[place + static_cast<std::size_t>(pair.x_at)] = true; });
   for_each_place(plan.shape, pair.y, [&](std::size_t, std::size_t place) {
     shared = shared || is_of_x[place + static_cast<std::size_t>(pair.y_at)];
   });
@@ -57,8 +56,23 @@ bool shares_memory(const Plan& plan, const Pair& pair) {
 
 /// What is wrong with a call.
 enum class Wrong {
-  epsilon, momentum, batch_number, absent_mean, one_statistic, short_scale, long_bias, shape_of_y, null_y, misaligned_x,
-  strided_scale, mean_is_scale, batch_mean_is_variance, y_shifted_in_x, y_over_itself, strides_too_far, mask_of_identity
+  epsilon,
+  momentum,
+  batch_number,
+  absent_mean,
+  one_statistic,
+  short_scale,
+  long_bias,
+  shape_of_y,
+  null_y,
+  misaligned_x,
+  strided_scale,
+  mean_is_scale,
+  batch_mean_is_variance,
+  y_shifted_in_x,
+  y_over_itself,
+  strides_too_far,
+  mask_of_identity
 };
 constexpr int wrongs = 17;
 
@@ -77,7 +91,8 @@ void call_with(Wrong wrong, const Plan& plan) {
   TensorView<T> x = stage.output("x", shape, dense(shape), blank<T>(60))->view();
   TensorView<T> y = stage.output("y", shape, dense(shape), blank<T>(60))->view();
   TensorView<P> scale = stage.output("scale", blank<P>(size))->view(), bias = stage.output("bias", blank<P>(size))->view();
-  TensorView<P> mean = stage.output("mean", blank<P>(size))->view(), variance = stage.output("variance", blank<P>(size))->view();
+  TensorView<P> mean = stage.output("mean", blank<P>(size))->view(),
+                variance = stage.output("variance", blank<P>(size))->view();
   TensorView<P> batch_mean = stage.output("batch_mean", blank<P>(size))->view();
   TensorView<std::uint8_t> mask;
   batchnorm::Options options = plan.options;
@@ -94,9 +109,7 @@ void call_with(Wrong wrong, const Plan& plan) {
     case Wrong::long_bias: bias = resized(bias, channels + 1); break;
     case Wrong::shape_of_y: y = {y.data(), Shape{3, 5, 4}}; break;
     case Wrong::null_y: y = {nullptr, shape}; break;
-    case Wrong::misaligned_x:
-      x = {reinterpret_cast<T*>(reinterpret_cast<std::uintptr_t>(x.data()) + 1), shape};
-      break;
+    case Wrong::misaligned_x: x = {reinterpret_cast<T*>(reinterpret_cast<std::uintptr_t>(x.data()) + 1), shape}; break;
     case Wrong::strided_scale: scale = {scale.data(), Shape{channels}, Strides{2}}; break;
     case Wrong::mean_is_scale: options.is_training = true, mean = scale; break;
     case Wrong::batch_mean_is_variance: options.is_training = true, batch_mean = variance; break;
@@ -145,7 +158,8 @@ Overlap overlap(const Plan& plan, Random& random) {
     };
     const auto gathered = [&](const std::vector<T>& from, const Layout& layout, std::int64_t at) {
       std::vector<T> values(static_cast<std::size_t>(batchnorm::element_count(plan.shape)));
-      for_each_place(plan.shape, layout, [&](std::size_t i, std::size_t place) { values[i] = from[place + static_cast<std::size_t>(at)]; });
+      for_each_place(plan.shape, layout,
+                     [&](std::size_t i, std::size_t place) { values[i] = from[place + static_cast<std::size_t>(at)]; });
       return values;
     };
     call.x = gathered(before, pair.x, pair.x_at);
@@ -164,7 +178,8 @@ Overlap overlap(const Plan& plan, Random& random) {
     const auto y = gathered(after, pair.y, pair.y_at);
     require_kept("y beside x in one buffer", y_errors<T>(y, expected(call), call.extents(), plan.isa, false));
     std::set<std::size_t> written;
-    for_each_place(plan.shape, pair.y, [&](std::size_t, std::size_t place) { written.insert(place + static_cast<std::size_t>(pair.y_at)); });
+    for_each_place(plan.shape, pair.y,
+                   [&](std::size_t, std::size_t place) { written.insert(place + static_cast<std::size_t>(pair.y_at)); });
     for (std::size_t i = 0; i < after.size(); ++i) {
       require(written.contains(i) || std::memcmp(&after[i], &before[i], sizeof(T)) == 0, "something beside y was written");
     }

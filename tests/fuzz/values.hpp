@@ -26,7 +26,8 @@ class ChannelValues {
     const double sign = random.integer(0, 1) == 0 ? 1 : -1;
     if (data == Data::offset_1e3) offset_ = sign * 1e3;
     if (data == Data::offset_1e6) offset_ = sign * std::min(1e6, largest);
-    if (data == Data::constant || data == Data::two_level) offset_ = sign * std::min(std::exp(random.uniform(-12, 14)), largest);
+    if (data == Data::constant || data == Data::two_level)
+      offset_ = sign * std::min(std::exp(random.uniform(-12, 14)), largest);
     if (data == Data::two_level) second_ = offset_ * (1 + std::exp2(-static_cast<double>(random.integer(0, 40))));
     if (data == Data::outlier) offset_ = sign * std::min(1e6, largest);
     if (data == Data::scaled) tiny_ = std::ldexp(1.0, static_cast<int>(random.integer(lowest / 4, highest / 4)));
@@ -67,7 +68,8 @@ std::vector<T> draw_values(Random& random, const Plan& plan, Data data) {
 
 /// A channel vector whose values lie in [low, high), or nothing.
 template <class P>
-std::optional<std::vector<P>> draw_vector(Random& random, std::int64_t channels, double low, double high, double absent = 0.15) {
+std::optional<std::vector<P>> draw_vector(Random& random, std::int64_t channels, double low, double high,
+                                          double absent = 0.15) {
   if (random.uniform(0, 1) < absent) return std::nullopt;
   return filled<P>(channels, [&] { return random.uniform(low, high); });
 }
@@ -96,8 +98,8 @@ void require_same(const char* name, const std::vector<T>& a, const std::vector<T
     if (std::memcmp(&a[i], &b[i], sizeof(T)) == 0) continue;
     if (std::isnan(static_cast<double>(a[i])) && std::isnan(static_cast<double>(b[i]))) continue;
     char text[160];
-    std::snprintf(text, sizeof text, "%s[%zu] differs between %s: %.17g and %.17g", name, i, between,
-                  static_cast<double>(a[i]), static_cast<double>(b[i]));
+    std::snprintf(text, sizeof text, "%s[%zu] differs between %s: %.17g and %.17g", name, i, between, static_cast<double>(a[i]),
+                  static_cast<double>(b[i]));
     throw Failure(text);
   }
 }
