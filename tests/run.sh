@@ -231,20 +231,33 @@ mindspore() {
 }
 
 # fuzz BUILD: seeds by the clock, so that no two runs try the same cases; a failure names its own.
+searches='*Fuzz*:*Search*'
 fuzz() {
-  local bin=build/tests/$1/bin first status=0
-  first=$(($(date +%s) * 1000000))
-  watched fuzz "$bin/batchnorm_fuzz" --seconds $((fuzz_minutes * 30)) --first "$first" || status=1
+  local bin=build/tests/$1/bin minutes status=0
+  watched fuzz "$bin/batchnorm_fuzz" --seconds $((fuzz_minutes * 30)) --first $(($(date +%s) * 1000000)) || status=1
   [[ -t 1 ]] || tail -n 1 "$logs/fuzz.log"
-  BATCHNORM_FUZZ_MINUTES=$(search_minutes "$bin") watched searches "$bin/batchnorm_tests" --gtest_filter='*Fuzz*:*Search*' ||
-    status=1
+  minutes=$(search_minutes "$bin")
+  for program in $(search_programs "$bin"); do
+    BATCHNORM_FUZZ_MINUTES=$minutes watched "searches-${program##*/}" "$program" --gtest_filter="$searches" || status=1
+  done
   return $status
 }
-# search_minutes BIN: half of the minutes, shared by the suites that search; a fraction. A suite of several types is one.
+# search_programs BIN: the programs that have such tests.
+search_programs() {
+  for program in "$1"/batchnorm*_tests; do
+    if [[ -n $(list_searches "$program") ]]; then echo "$program"; fi
+  done
+}
+# list_searches PROGRAM: its suites that search. One of several types is one.
+list_searches() {
+  "$1" --gtest_filter="$searches" --gtest_list_tests | sed -n 's:^\([A-Za-z_0-9]*\)[./].*:\1:p' | sort -u
+}
+# search_minutes BIN: what each of these suites gets of half of the minutes, a fraction.
 search_minutes() {
-  local suites
-  suites=$("$1/batchnorm_tests" --gtest_filter='*Fuzz*:*Search*' --gtest_list_tests | sed -n 's:^\([A-Za-z_0-9]*\)[./].*:\1:p' |
-    sort -u | wc -l)
+  local suites=0
+  for program in $(search_programs "$1"); do
+    suites=$((suites + $(list_searches "$program" | wc -l)))
+  done
   awk -v minutes="$fuzz_minutes" -v suites="$suites" 'BEGIN { print minutes / 2 / (suites > 0 ? suites : 1) }'
 }
 

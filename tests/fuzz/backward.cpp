@@ -122,13 +122,15 @@ void note_channel(const BackwardCase<T, P>& c, const BackwardOutcome<T, P>& got,
     dresidual.note(error(got.dresidual[i], dz.back()), ulp, ulp * rounded_once_ulps, i);
   }
   const ChannelGradients want = support::backward(c.call.channel(channel), dz, channel_values<T>(c.call.x, e, channel));
+  const Channel of = c.call.channel(channel);
+  const Real factor = rounds_dz ? std::abs(of.scale * of.r()) : 0;
   const Real mean_dz = want.dbias.value / static_cast<Real>(std::max<std::int64_t>(e.n * e.s, 1));
   for (std::int64_t j = 0; c.wants_dx && j < e.n * e.s; ++j) {
     const std::size_t i = e.index(j / e.s, channel, j % e.s);
     const Gradient& dx = want.dx[static_cast<std::size_t>(j)];
-    // The factors of dz and of x are rounded to the computing type, of which a subnormal one keeps few digits.
+    // The factors of dz and of x are rounded to the computing type, of which a subnormal one keeps few digits; slope * dy too.
     const Real underflow = ulp_at<batchnorm::compute_t<T>>(0) *
-                           (std::abs(dz[static_cast<std::size_t>(j)]) + std::abs(mean_dz) +
+                           (std::abs(dz[static_cast<std::size_t>(j)]) + std::abs(mean_dz) + factor +
                             std::abs(real(c.call.x[i]) - real(c.call.mean[static_cast<std::size_t>(channel)])));
     worst.dx.note(error(got.of.dx[i], dx.value), ulp_at<T>(gradient_magnitude<T>(dx)),
                   allowed_gradient_error<T>(dx, ulps) + underflow, i);
