@@ -34,10 +34,13 @@ struct Subject {
   std::function<std::string()> state;  ///< all that the call may write, as bytes
 };
 
+/// No call throws it.
+struct NoOther {};
+
 /// Makes the call again and again, its first, second, ... allocation failing, until it succeeds. Each that fails must throw
 /// std::bad_alloc, or `Other` where the call has another name for it, must release what it has allocated and leave the state as
 /// it was; the one that succeeds must leave the state that the same call of a fresh subject leaves.
-template <class Other = std::bad_alloc>
+template <class Other = NoOther>
 void expect_failures_harmless(const std::function<Subject()>& make, int least_allocations = 1) {
   const Subject reference = make();
   reference.call();  // also makes what is made once in a program
