@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <memory>
@@ -99,7 +100,7 @@ class Placed final : public Argument {
     return dense;
   }
 
-  bool untouched() const override { return std::memcmp(before_.data(), pages_.all().data(), before_.size()) == 0; }
+  bool untouched() const override { return std::ranges::equal(before_, pages_.all()); }
   bool gaps_intact() const override {
     std::vector<unsigned char> now(pages_.all().begin(), pages_.all().end());
     const auto first = static_cast<std::size_t>(pages_.data() - pages_.all().data());

@@ -48,8 +48,8 @@ std::int64_t draw_extent(Random& random) {
 Shape draw_shape(Random& random, Format format) {
   const int rank = static_cast<int>(random.integer(2, 5));
   std::vector<std::int64_t> extents(static_cast<std::size_t>(rank));
-  const bool is_large = happens(random, 0.04);
-  const std::int64_t most = is_large ? 60000 : 4000;
+  const bool is_large = happens(random, 0.1);
+  const std::int64_t most = is_large ? 60000 : 3000;
   const auto product = [&] { return std::accumulate(extents.begin(), extents.end(), std::int64_t{1}, std::multiplies<>()); };
   do {
     for (std::int64_t& extent : extents) extent = draw_extent(random);
