@@ -273,6 +273,8 @@ fi
 if $sanitizers; then
   configure_options=("${sanitizer_options[@]}")
   step "address and undefined-behaviour sanitizers" sanitized_tests clang-sanitize-address-undefined
+  # Which threads do what does not depend on the width of vectors: a third less to compile.
+  configure_options=(-D CMAKE_CXX_FLAGS=-DBATCHNORM_WITHOUT_AVX512)
   step "thread sanitizer" sanitized_thread_tests clang-sanitize-thread
 fi
 if $consumers; then
