@@ -55,7 +55,7 @@ class Run {
         index_(model_.find(arguments.node)),
         norm_(model_.norms()[index_]),
         before_("'" + arguments.model.string() + "', " + name_of(norm_, index_) + ": ") {
-    check(known());
+    if (!norm_.problem.empty()) throw UsageError(before_ + norm_.problem);
   }
 
   /// y = x * factor + shift, what the node does in inference.
