@@ -10,17 +10,10 @@
 
 #include <gtest/gtest.h>
 
-// A program whose operator new can be made to fail, and what a call must keep to when it does.
+#include "support/allocations.hpp"
+
+// What a call must keep to when an allocation fails.
 namespace fuzz {
-
-/// From now on the allocation of that number, counted from 1, throws std::bad_alloc, once; 0: none does.
-void fail_allocation(std::int64_t number) noexcept;
-
-/// Whether the allocation that was to fail has been asked for.
-bool has_failed() noexcept;
-
-/// Allocations that nobody has released.
-std::int64_t live_allocations() noexcept;
 
 /// The bytes of values, so that states can be compared.
 template <class Values>
@@ -48,26 +41,24 @@ void expect_failures_harmless(const std::function<Subject()>& make, int least_al
   const Subject subject = make();
   const std::string before = subject.state();
   for (std::int64_t number = 1; number < 2000; ++number) {
-    const std::int64_t live = live_allocations();
+    const std::int64_t live = support::live_allocations();
     bool thrown = false;
-    fail_allocation(number);
     try {
+      const support::FailingAllocation failing(number);
       subject.call();
     } catch (const std::bad_alloc&) {
       thrown = true;
     } catch (const Other&) {
       thrown = true;
     }
-    const bool failed = has_failed();
-    fail_allocation(0);
-    if (!failed) {
+    if (!support::FailingAllocation::has_failed()) {
       EXPECT_FALSE(thrown) << "the call threw though no allocation failed";
       EXPECT_EQ(subject.state(), want) << "after " << number - 1 << " failures the call gives another result";
       EXPECT_GT(number, least_allocations) << "the call allocates less than was thought";
       return;
     }
     ASSERT_TRUE(thrown) << "allocation " << number << " failed and the call did not say so";
-    ASSERT_EQ(live_allocations(), live) << "memory leaked when allocation " << number << " failed";
+    ASSERT_EQ(support::live_allocations(), live) << "memory leaked when allocation " << number << " failed";
     ASSERT_EQ(subject.state(), before) << "something was written though allocation " << number << " failed";
   }
   FAIL() << "the call does not succeed";

@@ -214,6 +214,21 @@ TEST_F(Agreement, ThrowsOnEveryRankWhereMomentsHaveDifferentChannels) {
   expect_next_call_works();
 }
 
+TEST_F(Agreement, ThrowsOnEveryRankWhereTheVectorsOfOneDifferInLength) {
+  batchnorm::Moments moments(3);
+  batchnorm::GradientSums sums(3);
+  if (is_last()) {
+    moments.m2.pop_back();
+    sums.dy_x.pop_back();
+    EXPECT_THROW(batchnorm::mpi::merge(moments, MPI_COMM_WORLD), ShapeError);
+    EXPECT_THROW(batchnorm::mpi::merge(sums, MPI_COMM_WORLD), ShapeError);
+  } else {
+    EXPECT_THROW(batchnorm::mpi::merge(moments, MPI_COMM_WORLD), OtherRankError);
+    EXPECT_THROW(batchnorm::mpi::merge(sums, MPI_COMM_WORLD), OtherRankError);
+  }
+  expect_next_call_works();
+}
+
 TEST(Communicator, MustNotBeNull) {
   Given given;
   EXPECT_EQ(message_of<ValueError>([&] { given.forward(MPI_COMM_NULL); }),

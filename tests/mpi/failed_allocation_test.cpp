@@ -1,38 +1,10 @@
 // SPDX-License-Identifier: MIT
-#include <cstdlib>
-#include <limits>
-#include <new>
-
 #include <gtest/gtest.h>
 
 #include "ranks.hpp"
+#include "support/allocations.hpp"
 
 // A rank that is out of memory, at whichever of its allocations: every rank throws, none waits, nothing is written.
-namespace {
-
-/// How many allocations succeed before one fails.
-std::int64_t allocations_left = std::numeric_limits<std::int64_t>::max();
-
-void* allocated(std::size_t bytes, std::size_t alignment) {
-  if (allocations_left-- == 0) throw std::bad_alloc();
-  // aligned_alloc wants a multiple of the alignment.
-  void* const memory =
-      std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment + (bytes == 0 ? alignment : 0));
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-
-}  // namespace
-
-void* operator new(std::size_t bytes) { return allocated(bytes, __STDCPP_DEFAULT_NEW_ALIGNMENT__); }
-void* operator new(std::size_t bytes, std::align_val_t alignment) {
-  return allocated(bytes, static_cast<std::size_t>(alignment));
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
-
 namespace {
 
 using namespace support;
@@ -43,16 +15,15 @@ using batchnorm::mpi::ParameterGradients;
 template <class Call>
 int failures(const Call& call) {
   for (int k = 0;; ++k) {
-    if (rank() == ranks() - 1) allocations_left = k;
     bool threw = false;
     try {
+      const FailingAllocation failing(rank() == ranks() - 1 ? k + 1 : 0);
       call();
     } catch (const std::bad_alloc&) {
       threw = true;
     } catch (const batchnorm::mpi::OtherRankError&) {
       threw = true;
     }
-    allocations_left = std::numeric_limits<std::int64_t>::max();
     int throwing = threw ? 1 : 0;
     MPI_Allreduce(MPI_IN_PLACE, &throwing, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
     if (throwing == 0) return k;

@@ -2,13 +2,17 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <new>
 
-// Memory that a program takes from operator new. Link allocations.cpp into the program.
+// Memory that a program takes from operator new, on any thread. Link allocations.cpp into the program.
 namespace support {
 
 /// Bytes that are allocated now.
 std::size_t allocated() noexcept;
+
+/// Allocations that nobody has released.
+std::int64_t live_allocations() noexcept;
 
 /// The most bytes above `start` that were allocated at one time while the object lived.
 class AllocationPeak {
@@ -23,11 +27,12 @@ class AllocationPeak {
 /// While the object lives, allocation number `countdown` (from 1) throws std::bad_alloc, once.
 class FailingAllocation {
  public:
-  explicit FailingAllocation(long countdown) noexcept;
+  explicit FailingAllocation(std::int64_t countdown) noexcept;
   FailingAllocation(const FailingAllocation&) = delete;
   FailingAllocation& operator=(const FailingAllocation&) = delete;
   ~FailingAllocation();
 
+  /// Whether the last that was to fail has been asked for.
   static bool has_failed() noexcept;
 };
 
