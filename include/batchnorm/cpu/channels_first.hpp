@@ -51,8 +51,8 @@ class PlaneBlocks {
   }
 
  private:
-  template <class S, class Companion>
-  void add(const S& summation, const Block& block, std::int64_t first, std::int64_t channels, const SumArrays<S>& to,
+  template <class Sums, class Companion>
+  void add(const Sums& summation, const Block& block, std::int64_t first, std::int64_t channels, const SumArrays<Sums>& to,
            double* scratch, Companion& companion) const noexcept {
     if (reduction_.partition.columns) return add_columns(summation, block, first, channels, to, scratch);
     if (block.length < long_run) {
@@ -62,11 +62,11 @@ class PlaneBlocks {
     }
   }
 
-  template <bool is_short, class S, class Companion>
-  void add_planes(const S& summation, const Block& block, std::int64_t first, std::int64_t channels, const SumArrays<S>& to,
-                  Companion& companion) const noexcept {
+  template <bool is_short, class Sums, class Companion>
+  void add_planes(const Sums& summation, const Block& block, std::int64_t first, std::int64_t channels,
+                  const SumArrays<Sums>& to, Companion& companion) const noexcept {
     const Geometry& g = reduction_.geometry;
-    SumPlanes<T, S, is_short, Companion> kernel{};
+    SumPlanes<T, Sums, is_short, Companion> kernel{};
     kernel.summation = summation;
     kernel.in = reduction_.in.at(block.first_image, first, block.first_position);
     reduction_.in.copy_outer(kernel.batch_stride);
@@ -84,17 +84,17 @@ class PlaneBlocks {
   }
 
   /// Tiles of channels that stay in L2 while they are summed down the images, each prefetched in memory order.
-  template <class S>
-  void add_columns(const S& summation, const Block& block, std::int64_t first, std::int64_t channels, const SumArrays<S>& to,
-                   double* scratch) const noexcept {
+  template <class Sums>
+  void add_columns(const Sums& summation, const Block& block, std::int64_t first, std::int64_t channels,
+                   const SumArrays<Sums>& to, double* scratch) const noexcept {
     const Geometry& g = reduction_.geometry;
     const std::int64_t s = g.s;
     const std::int64_t tile_bytes = machine_.tuning->column_group_bytes / 2;  // this tile and the next share half of L2
     const std::int64_t channel_bytes = block.images * s * static_cast<std::int64_t>(sizeof(T)) * Summation::inputs;
     const std::int64_t most = (std::min)(tile_bytes / channel_bytes, ColumnScratch::positions / s);
     const std::int64_t tile = (std::min)(channels, (std::max<std::int64_t>)(1, most));
-    const auto wide = SumArrays<S>::in(scratch, ColumnScratch::stride);
-    SumColumns<T, S> kernel{};
+    const auto wide = SumArrays<Sums>::in(scratch, ColumnScratch::stride);
+    SumColumns<T, Sums> kernel{};
     kernel.summation = summation;
     reduction_.in.copy_outer(kernel.row_stride);
     kernel.rows = block.images;
@@ -103,7 +103,7 @@ class PlaneBlocks {
     kernel.arrays = wide;
     for (std::int64_t c = 0; c < channels; c += tile) {
       const std::int64_t some = (std::min)(tile, channels - c), next = (std::min)(tile, channels - c - some);
-      for (int j = 0; j < S::constants; ++j) {
+      for (int j = 0; j < Sums::constants; ++j) {
         for (std::int64_t i = 0; i < some; ++i) std::fill_n(wide.constant[j] + i * s, s, to.constant[j][c + i]);
         std::fill_n(wide.constant[j] + some * s, channel_padding, 0.0);
       }
@@ -118,7 +118,7 @@ class PlaneBlocks {
             Prefetcher(kernel.in.p[j] + some * s, kernel.row_stride[j], block.images, next * s);
       }
       run(machine_.isa, kernel);
-      for (int j = 0; j < S::sums; ++j) run(machine_.isa, SumSegments{wide.sum[j], some, s, to.sum[j] + c});
+      for (int j = 0; j < Sums::sums; ++j) run(machine_.isa, SumSegments{wide.sum[j], some, s, to.sum[j] + c});
     }
   }
 

@@ -48,8 +48,8 @@ class RowBlocks {
     return reduction_.partition.super_row == 1 ? 0 : Arrays::count * padded(super_row_columns());
   }
 
-  template <class S>
-  void add(const S& summation, const Block& block, std::int64_t first, std::int64_t channels, const SumArrays<S>& to,
+  template <class Sums>
+  void add(const Sums& summation, const Block& block, std::int64_t first, std::int64_t channels, const SumArrays<Sums>& to,
            double* scratch) const noexcept {
     const std::int64_t k = reduction_.partition.super_row, c = reduction_.geometry.c;
     float* floats = reinterpret_cast<float*>(scratch + super_row_doubles());
@@ -57,15 +57,15 @@ class RowBlocks {
       add_rows(summation, block.first_image, block.images, 1, first, channels, to, floats);
       return;
     }
-    const auto wide = SumArrays<S>::in(scratch, padded(super_row_columns()));
+    const auto wide = SumArrays<Sums>::in(scratch, padded(super_row_columns()));
     std::fill_n(scratch, super_row_doubles(), 0.0);
-    for (int j = 0; j < S::constants; ++j) {
+    for (int j = 0; j < Sums::constants; ++j) {
       for (std::int64_t i = 0; i < k; ++i) std::copy_n(to.constant[j], c, wide.constant[j] + i * c);
     }
     const std::int64_t whole = block.images / k, rest = block.images % k;
     add_rows(summation, block.first_image, whole, k, 0, k * c, wide, floats);
     if (rest > 0) add_rows(summation, block.first_image + whole * k, rest, 1, 0, c, to, floats);
-    for (int j = 0; j < S::sums; ++j) fold(wide.sum[j], k, c, to.sum[j]);
+    for (int j = 0; j < Sums::sums; ++j) fold(wide.sum[j], k, c, to.sum[j]);
   }
 
   /// Adds the `rows` rows of `columns` sums up, by halving: a chain of `rows` additions would lose as many roundings.
@@ -81,9 +81,9 @@ class RowBlocks {
   /// Columns [begin, begin + columns) of `rows` rows of `merged` rows of the tensor each, from row `first` on: tiles of a few
   /// rows, so that the sums of many columns are loaded once for several values, and the memory still sees one row after the
   /// other.
-  template <class S>
-  void add_rows(const S& summation, std::int64_t first, std::int64_t rows, std::int64_t merged, std::int64_t begin,
-                std::int64_t columns, const SumArrays<S>& to, [[maybe_unused]] float* floats) const noexcept {
+  template <class Sums>
+  void add_rows(const Sums& summation, std::int64_t first, std::int64_t rows, std::int64_t merged, std::int64_t begin,
+                std::int64_t columns, const SumArrays<Sums>& to, [[maybe_unused]] float* floats) const noexcept {
     // At most 8 lines at the same place of rows that are a multiple of 4 KB apart: more do not stay in the first-level cache.
     constexpr std::int64_t least = 8 / inputs, most = 128;
     if constexpr (widens) {
@@ -107,10 +107,10 @@ class RowBlocks {
   }
 
   /// The kernel for a tile whose values are to be read from `kernel.in` on.
-  template <Element Read, class S>
-  SumColumns<Read, S> tile_kernel(const S& summation, std::int64_t row, std::int64_t rows, std::int64_t merged,
-                                  std::int64_t begin, std::int64_t columns, const SumArrays<S>& to) const noexcept {
-    SumColumns<Read, S> kernel{};
+  template <Element Read, class Sums>
+  SumColumns<Read, Sums> tile_kernel(const Sums& summation, std::int64_t row, std::int64_t rows, std::int64_t merged,
+                                     std::int64_t begin, std::int64_t columns, const SumArrays<Sums>& to) const noexcept {
+    SumColumns<Read, Sums> kernel{};
     kernel.summation = summation;
     kernel.rows = rows;
     kernel.columns = columns;
@@ -122,10 +122,10 @@ class RowBlocks {
   }
 
   /// The `after` rows behind the tile are brought to the cache meanwhile.
-  template <class S>
-  void add_tile(const S& summation, std::int64_t row, std::int64_t rows, std::int64_t after, std::int64_t merged,
-                std::int64_t begin, std::int64_t columns, const SumArrays<S>& to) const noexcept {
-    SumColumns<T, S> kernel = tile_kernel<T>(summation, row, rows, merged, begin, columns, to);
+  template <class Sums>
+  void add_tile(const Sums& summation, std::int64_t row, std::int64_t rows, std::int64_t after, std::int64_t merged,
+                std::int64_t begin, std::int64_t columns, const SumArrays<Sums>& to) const noexcept {
+    SumColumns<T, Sums> kernel = tile_kernel<T>(summation, row, rows, merged, begin, columns, to);
     kernel.in = reduction_.in.at(row, begin);
     reduction_.in.copy_outer(kernel.row_stride);
     for (std::int64_t& stride : kernel.row_stride) stride *= merged;
@@ -138,10 +138,10 @@ class RowBlocks {
   }
 
   /// By way of a copy as float in the first-level cache.
-  template <class S>
-  void add_widened(const S& summation, std::int64_t row, std::int64_t rows, std::int64_t after, std::int64_t merged,
-                   std::int64_t begin, std::int64_t columns, const SumArrays<S>& to, float* floats) const noexcept {
-    SumColumns<float, S> kernel = tile_kernel<float>(summation, row, rows, merged, begin, columns, to);
+  template <class Sums>
+  void add_widened(const Sums& summation, std::int64_t row, std::int64_t rows, std::int64_t after, std::int64_t merged,
+                   std::int64_t begin, std::int64_t columns, const SumArrays<Sums>& to, float* floats) const noexcept {
+    SumColumns<float, Sums> kernel = tile_kernel<float>(summation, row, rows, merged, begin, columns, to);
     WidenRows<T, inputs> widen{reduction_.in.at(row, begin), {}, {}, rows, columns};
     reduction_.in.copy_outer(widen.stride);
     for (int j = 0; j < inputs; ++j) {
