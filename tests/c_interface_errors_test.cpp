@@ -199,7 +199,7 @@ TEST(CInterfaceErrors, MemoryThatIsNotThere) {
             "3: batchnorm: out of memory");
 }
 
-TEST(CInterfaceErrors, ThreadsThatTheSystemRefuses) {
+TEST(CInterfaceErrors, TeamTakesTheThreadsThatTheSystemGrants) {
   if (address_sanitizer || thread_sanitizer) GTEST_SKIP() << "the sanitizer needs the address space";
   rlimit old{};
   ASSERT_EQ(getrlimit(RLIMIT_AS, &old), 0);
@@ -209,8 +209,9 @@ TEST(CInterfaceErrors, ThreadsThatTheSystemRefuses) {
   batchnorm_thread_team* team = nullptr;
   const std::string text = c_error(batchnorm_create_thread_team(1024, &team));
   setrlimit(RLIMIT_AS, &old);
-  EXPECT_EQ(text.find("4: batchnorm: the system refused a thread: "), 0U) << text;
-  EXPECT_EQ(team, nullptr);
+  EXPECT_EQ(text, "");
+  EXPECT_NE(team, nullptr);
+  batchnorm_destroy_thread_team(team);
 }
 
 TEST(CInterfaceErrors, MessageBelongsToItsThread) {

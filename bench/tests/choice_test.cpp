@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 
-#include "suite/choice.hpp"
+#include "../suite/choice.hpp"
 
 // What bench_tune recommends, of times that are made up.
 namespace {

@@ -66,8 +66,7 @@ typedef enum batchnorm_status {
   BATCHNORM_SHAPE_ERROR = 1, /* a rank, an extent or a length does not fit */
   BATCHNORM_VALUE_ERROR = 2, /* an option, a code or a size out of range, null or misaligned data, strides, overlap, absence */
   BATCHNORM_OUT_OF_MEMORY = 3, /* no room for the temporary vectors of a call */
-  BATCHNORM_SYSTEM_ERROR = 4,  /* the system refused a thread */
-  BATCHNORM_INTERNAL_ERROR = 5 /* anything else; a defect of the library */
+  BATCHNORM_INTERNAL_ERROR = 4 /* anything else; a defect of the library */
 } batchnorm_status;
 
 /* Element types: IEEE 754 binary32, binary64 and binary16, and the upper half of a binary32. */

@@ -5,7 +5,6 @@
 #include <exception>
 #include <new>
 #include <string_view>
-#include <system_error>
 
 #include <batchnorm/errors.hpp>
 
@@ -17,10 +16,8 @@ namespace c_interface {
 /// The message of this thread's last failure. An array: keeping a message neither allocates nor throws.
 inline thread_local char last_error[1024] = "";
 
-inline batchnorm_status failed(batchnorm_status status, std::string_view message, std::string_view reason = {}) noexcept {
-  constexpr std::size_t room = sizeof last_error - 1;
-  const std::size_t length = message.copy(last_error, room);
-  last_error[length + reason.copy(last_error + length, room - length)] = '\0';
+inline batchnorm_status failed(batchnorm_status status, std::string_view message) noexcept {
+  last_error[message.copy(last_error, sizeof last_error - 1)] = '\0';
   return status;
 }
 
@@ -36,8 +33,6 @@ batchnorm_status guarded(Body&& body) noexcept {
     return failed(BATCHNORM_VALUE_ERROR, error.what());
   } catch (const std::bad_alloc&) {
     return failed(BATCHNORM_OUT_OF_MEMORY, "batchnorm: out of memory");
-  } catch (const std::system_error& error) {
-    return failed(BATCHNORM_SYSTEM_ERROR, "batchnorm: the system refused a thread: ", error.what());
   } catch (const std::exception& error) {
     return failed(BATCHNORM_INTERNAL_ERROR, error.what());
   } catch (...) {

@@ -241,13 +241,12 @@ TEST(FailedAllocation, OfTheDefaultTeamIsForgotten) {
   const std::vector<float> mean(3), variance(3, 1);
   for (std::int64_t number = 1, failures = 1; failures > 0; ++number) {
     ASSERT_LT(number, 100) << "the call does not succeed";
-    fuzz::fail_allocation(number);
     try {
+      const support::FailingAllocation failing(number);
       batchnorm::normalize<float, float>(x.view(), Format::NCHW, mean, TensorView<const float>(variance), {}, {}, 1e-5, y, {});
     } catch (const std::bad_alloc&) {
     }
-    failures = fuzz::has_failed() ? 1 : 0;
-    fuzz::fail_allocation(0);
+    failures = support::FailingAllocation::has_failed() ? 1 : 0;
   }
   EXPECT_EQ(y[5], 0.0F);
 }

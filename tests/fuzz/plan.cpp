@@ -83,11 +83,10 @@ batchnorm::Options draw_options(Random& random) {
 
 /// Leaves out what no document promises anything about.
 void keep_within_promises(Plan& plan) {
-  const bool is_gradient = plan.kind != Kind::forward && plan.kind != Kind::pieces;
   constexpr int of_double = 6;
   if (plan.kind == Kind::in_place) plan.types = 0;
-  // Products of subnormal doubles have no digits.
-  if (is_gradient && plan.types == of_double) {
+  // Squares and products of subnormal doubles have no digits.
+  if (plan.types == of_double) {
     if (plan.x == Data::subnormal) plan.x = Data::scaled;
     if (plan.dy == Data::subnormal) plan.dy = Data::scaled;
   }
