@@ -96,6 +96,12 @@ def varies(row, name):
     return max(spread, row["spread"] if name == OURS else 0) > 0.3
 
 
+def explained(rows):
+    """What bars and asterisks say, where rows have them."""
+    bars = "; bars: 10 to 90 %" if any(row.get("range") for row in rows) else ""
+    return bars + "; *: 10 to 90 % are apart by more than 30 %"
+
+
 def quoted(text):
     return "'" + text.replace("'", "''") + "'"
 
@@ -145,8 +151,7 @@ def draw_shapes(machine, rows, out):
         script += (f"set title \"{operation.replace('_', ' + ')}, {layout}, {kind}, {threads_text(threads)}: "
                    "time as a multiple of a copy's\\n{/*0.8 \".footer.\"}\"\n")
         script += (f"set yrange [{len(group) - 0.4}:-0.6]\nset ytics ({ticks})\nset ylabel 'N, C, spatial extents'\n"
-                   "set xlabel 'ratio to a non-temporal copy of x, same threads (logarithmic; left is faster); bars: 10 to 90 %"
-                   "; *: these are apart by more than 30 %'\n"
+                   f"set xlabel 'ratio to a non-temporal copy of x, same threads (logarithmic; left is faster){explained(group)}'\n"
                    "set key outside right top Left reverse samplen 1 spacing 1.25\n"
                    "set arrow from 1, graph 0 to 1, graph 1 nohead linewidth 1.5 linecolor '#000000' dashtype 2\n")
         plots = []
@@ -157,7 +162,8 @@ def draw_shapes(machine, rows, out):
             size = 2 if name == OURS else 1.1  # it lies below the others, so that a tie shows both
             plots.append(f"$data{i} using 1:2 with points pointtype {point} pointsize {size} linewidth 1.6 "
                          f"linecolor '{colour}' title {quoted(name)}")
-            plots.append(f"$data{i} using 1:2:3:4 with xerrorbars pointtype 0 linecolor '{colour}' notitle")
+            if any(low < high for _, _, low, high in points):
+                plots.append(f"$data{i} using 1:2:3:4 with xerrorbars pointtype 0 linecolor '{colour}' notitle")
         draw(script + "plot " + ", ".join(plots) + "\n", file)
 
 
