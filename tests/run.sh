@@ -81,6 +81,11 @@ logs=build/tests/logs
 mkdir -p "$logs"
 passed=0 failed=0 skipped=0 failures=()
 
+# Where ccache is installed, what was compiled before from the same text is not compiled again, in whichever folder.
+if command -v ccache > /dev/null; then
+  export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+fi
+
 # A sanitizer of Clang 14 cannot run where the kernel spreads addresses too widely.
 without_aslr=()
 if setarch -R true 2> /dev/null; then
