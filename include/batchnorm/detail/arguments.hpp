@@ -188,7 +188,7 @@ class Arguments {
   }
 
   void check_present(std::string_view name, bool present, std::string_view reason) const {
-    if (!present) fail<ValueError>(std::string(name) + " is absent, " + std::string(reason));
+    if (!present) fail<ValueError>(std::string(name).append(" is absent, ").append(reason));
   }
 
   /// Gradients pass that activation.
