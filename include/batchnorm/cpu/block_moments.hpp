@@ -174,7 +174,7 @@ struct RefinePivots {
       const D m2 = q - s * offset;
       const D coarse = D::broadcast(0x1p46) * square_root(select(D::zero() < m2, m2, D::zero())) / root_n;
       const D rounded = select(absolute(mean) < D::broadcast(0.25) * coarse, (mean + coarse) - coarse, mean);
-      select(is_finite(rounded), rounded, pivot).store(block.pivot + c);
+      select(is_finite(rounded), rounded, select(is_finite(mean), mean, pivot)).store(block.pivot + c);
       select(is_finite(large), large, D::zero()).store(bias + c);
       D::zero().store(block.sum + c);
       D::zero().store(block.sum_sq + c);
@@ -240,7 +240,9 @@ struct MergeBlock {
       two_sum(D::load(block.pivot + c), offset.high, mean, lost);
       two_sum(mean, lost + offset.low, b.mean, b.mean_low);
       b.mean_low = settled<D>({b.mean, b.mean_low}, offset.high, n_b).low;
-      b.m2 = D::load(block.sum_sq + c) - s.high * offset.high;
+      // A sum of squares that has overflowed among finite values is Inf, not Inf - Inf.
+      const D squares = D::load(block.sum_sq + c), m2 = squares - s.high * offset.high;
+      b.m2 = select(is_finite(s.high), select(is_finite(squares), m2, squares), m2);
       b.m2_low = D::zero();
       store(c, before == 0 ? b : merged(load<D>(c), b, n_a, n_b));
     }

@@ -469,7 +469,9 @@ TEST(CudaHostCoverage, EveryLaunchAsksForTheSameSharedMemory) {
       fake.start(device);
       run(forward_call<float>(g, true));
       for (const FakeCall& call : fake.calls()) {
-        if (call.function == "cudaFuncSetAttribute") EXPECT_EQ(call.shared_bytes, device.shared_bytes) << call.kernel;
+        if (call.function == "cudaFuncSetAttribute") {
+          EXPECT_EQ(call.shared_bytes, device.shared_bytes) << call.kernel;
+        }
       }
     }
   }
