@@ -24,7 +24,7 @@ it installs those that are missing, otherwise it says which.
                         the one and the operator for the other against their own
   --fuzz MINUTES        also searches for failures for so many minutes: half of them the differential fuzzer, with seeds that it has
                         not had, half the tests named *Fuzz* and *Search*; and it prints what reproduces a failure
-  --all                 all of these but --compilers, --frameworks and --fuzz: the sanitizers are Clang's, and the tests with PyTorch
+  --all                 all of these but --compilers, --frameworks and --fuzz: the sanitizers are Clang's and run without x86-64-v4, and the tests with PyTorch
                         and MindSpore run where python3 finds them
   --warnings-as-errors  a compiler's warning fails the build
   --help                this text
@@ -136,8 +136,9 @@ else
   fi
 fi
 # Where this processor does not run them, the kernels of x86-64-v4 are left out of the sanitized builds: a third less to compile.
+# So they are in the gate, which would take more than its time on slow machines; --sanitizers alone has them.
 sanitizer_options=()
-if ! grep -qw avx512dq /proc/cpuinfo; then
+if $all || ! grep -qw avx512dq /proc/cpuinfo; then
   sanitizer_options=(-D CMAKE_CXX_FLAGS=-DBATCHNORM_WITHOUT_AVX512)
 fi
 
