@@ -211,8 +211,8 @@ inline void order_masks(Geometry& g, const Shape& shape, const Strides& strides,
   if (g.channels_last || g.c == 1 || shape[0] == 1) return;
   const std::int64_t of_batch = distance(0), of_channel = distance(channel);
   if (of_batch == 0 || of_channel == 0) return;
-  if (of_channel / of_batch >= shape[0] && of_channel > g.s) g.in_mask = g.n;
-  if (of_batch / of_channel >= g.c) g.in_mask = (std::max<std::int64_t>)(1, g.n / shape[0]);
+  if (of_channel > of_batch) g.in_mask = g.n;
+  if (of_batch > of_channel) g.in_mask = (std::max<std::int64_t>)(1, g.n / shape[0]);
 }
 
 }  // namespace detail
@@ -244,14 +244,17 @@ inline std::optional<Geometry> geometry_of(const Shape& shape, const Strides& st
 }
 
 /// The geometry of x and others, of which `of_x` is that of x alone; nothing where they do not lie in one layout. Where x fits
-/// both layouts that of the others decides, unless a mask would have another order then.
+/// both layouts that of the others decides, and masks keep the order of x alone: where that cannot be, there is none.
 inline std::optional<Geometry> geometry_of_all(const Geometry& of_x, const Shape& shape, std::span<const Strides> tensors,
                                                Format format) noexcept {
   if (const auto same = geometry_in(of_x.channels_last, shape, tensors, format)) return same;
-  const auto other = geometry_in(!of_x.channels_last, shape, tensors, format);
-  const Geometry& planes = of_x.channels_last && other ? *other : of_x;
-  const bool have_one_order = planes.c == 1 || (planes.s == 1 && planes.in_mask == 1);
-  return have_one_order ? other : std::nullopt;
+  auto other = geometry_in(!of_x.channels_last, shape, tensors, format);
+  if (!other || other->c == 1) return other;
+  if (of_x.channels_last && other->s == 1) {
+    other->in_mask = 1;
+    return other;
+  }
+  return of_x.s == 1 && of_x.in_mask == 1 ? other : std::nullopt;
 }
 
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu
