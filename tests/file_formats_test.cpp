@@ -97,15 +97,15 @@ const std::string four_floats = array_bytes(npy::Type::float32, {4}, "0123456789
 
 TEST_F(FileFormatsArchiveTest, BytesBehindAnArchiveAreCalledSo) {
   const std::string whole = zip_bytes({ZipEntry("a.npy", four_floats)});
-  EXPECT_EQ(refusal(whole + "x"), "it goes on for 1 bytes after the end of the ZIP archive");
-  EXPECT_EQ(refusal(whole + std::string(200000, '\n')), "it goes on for 200000 bytes after the end of the ZIP archive");
+  EXPECT_EQ(refusal(whole + "x"), "it has 1 bytes after the end of the ZIP archive");
+  EXPECT_EQ(refusal(whole + std::string(200000, '\n')), "it has 200000 bytes after the end of the ZIP archive");
   for (const std::size_t before :
        {65400U, 65500U, 65514U, 65515U, 65516U}) {  // the end lies across two pieces that are searched
     const std::string long_one = zip_bytes({ZipEntry("a", std::string(before - 120, '.'))});
-    EXPECT_EQ(refusal(long_one + "xy"), "it goes on for 2 bytes after the end of the ZIP archive") << before;
+    EXPECT_EQ(refusal(long_one + "xy"), "it has 2 bytes after the end of the ZIP archive") << before;
   }
   EXPECT_EQ(refusal(zip_bytes({ZipEntry("a.npy", four_floats)}, {.comment = "a comment"}) + "xyz"),
-            "it goes on for 3 bytes after the end of the ZIP archive");
+            "it has 3 bytes after the end of the ZIP archive");
   const std::string why = "it is not a .npz file or was cut short: no end of a ZIP archive is there";
   EXPECT_EQ(refusal(whole.substr(0, whole.size() - 1)), why);
   EXPECT_EQ(refusal(zip_bytes({}, {.comment = "a comment"}).substr(0, 25)), why);

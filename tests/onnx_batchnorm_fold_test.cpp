@@ -94,8 +94,8 @@ TEST_F(OnnxBatchnormFoldTest, EveryTypeIsFoldedInItself) {
 TEST_F(OnnxBatchnormFoldTest, WhatIsNotFoldedSaysWhy) {
   expect_not_folded(FoldModel().node("Relu", {"x"}, "r").norm("r", "y", 2), "X is computed by a node Relu");
   expect_not_folded(FoldModel().norm("x", "y", 2), "X is an input of the graph");
-  expect_not_folded(conv().norm("c", "y", 2).node("Relu", {"c"}, "r"), "X is used by others, too");
-  expect_not_folded(conv().norm("c", "y", 2).output("c"), "X is used by others, too");
+  expect_not_folded(conv().norm("c", "y", 2).node("Relu", {"c"}, "r"), "X is also used by others");
+  expect_not_folded(conv().norm("c", "y", 2).output("c"), "X is also used by others");
   expect_not_folded(conv().norm("c", "y", 3), "scale has shape [3], the Conv before it puts out 2 channels");
   expect_not_folded(FoldModel().node("Conv", {"x", "x"}, "c").norm("c", "y", 2),
                     "the Conv before it cannot take it: its input of weights is an input of the graph");

@@ -35,9 +35,9 @@
  * exports nothing else. As long as the 1 stands, functions and fields are only added: a structure that begins with struct_size
  * grows at its end, and a new field means by 0 what its absence meant. So a library takes the structures of older programs,
  * and those of newer programs as long as the fields that it does not know are 0. No structure exceeds
- * BATCHNORM_LARGEST_STRUCT_SIZE bytes: a larger struct_size was never set, and is refused before anything behind it is read.
+ * BATCHNORM_LARGEST_STRUCT_SIZE bytes: a larger struct_size was never set, and is refused before anything after it is read.
  * Tensors and vectors are parts of other structures and never grow. Codes keep their numbers. A loaded library stays:
- * dlclose() does not remove it, since its threads live on. (libbatchnorm_c.so.0 took pointers without lengths.)
+ * dlclose() does not unload it, since thread teams may still run in it. (libbatchnorm_c.so.0 took pointers without lengths.)
  */
 
 #include <stddef.h>

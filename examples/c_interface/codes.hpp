@@ -46,7 +46,7 @@ Structure read(std::string_view call, std::string_view name, const Structure* gi
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
   for (std::size_t i = sizeof(Structure); i < size; ++i) {
     if (bytes[i] == 0) continue;
-    refuse(call, std::string(name) + " has struct_size " + std::to_string(size) + " and a field behind the " +
+    refuse(call, std::string(name) + " has struct_size " + std::to_string(size) + " and a field after the " +
                      std::to_string(sizeof(Structure)) + " bytes that this version of the library knows");
   }
   Structure known{};

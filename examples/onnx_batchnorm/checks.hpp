@@ -16,7 +16,7 @@
 #include "digits.hpp"
 #include "onnx/batch_normalization.hpp"
 
-// Whether a node can be run: asked by `list` with what the model tells, by `run` with what is there, in the same words.
+// Whether a node can be run: asked by `list` with what the model says, by `run` with what is there, in the same words.
 namespace onnx_tool {
 
 /// As much as is known of a tensor.
@@ -34,7 +34,7 @@ inline onnx::DataType declared_type(const onnx::Value& value) {
   return value.declaration == nullptr ? onnx::DataType{} : value.declaration->type;
 }
 
-/// What the model itself tells. Of the inputs that something else will be given for, only the type counts.
+/// What the model itself says. Of inputs that will be replaced, only the type counts.
 /// @throws onnx::FormatError   a constant's extents are malformed
 inline KnownInputs known_of(const onnx::BatchNormalization& norm, const std::array<bool, 5>& is_replaced = {}) {
   KnownInputs known;
@@ -98,7 +98,7 @@ class Checks {
            name(other) + ", " + onnx::to_string(expected));
   }
 
-  /// Parameters have the extents of X behind the first, but for those of the positions where they are one for each channel.
+  /// Parameters have the extents of X after the first, except those of the positions where there is one for each channel.
   /// Where X is not known they must agree.
   void check_shapes() {
     std::optional<batchnorm::Shape> expected;
@@ -121,7 +121,7 @@ class Checks {
     return batchnorm::Shape(x.extents().subspan(1));
   }
 
-  /// One position: a statistic for each channel is one for each position, too.
+  /// One position: a statistic for each channel is also one for each position.
   static bool is_channels_alone(const batchnorm::Shape& shape, const batchnorm::Shape& expected) {
     return shape.rank() == 1 && expected.rank() > 0 && shape[0] == expected[0] &&
            batchnorm::element_count(expected) == expected[0];

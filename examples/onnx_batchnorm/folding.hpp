@@ -67,7 +67,7 @@ class Folding {
   struct Plan {
     const onnx::Graph* graph;
     Layer layer;
-    batchnorm::AffineMap map;        ///< of all its batch norms, one behind the other
+    batchnorm::AffineMap map;        ///< of all its batch norms, one after the other
     std::vector<std::size_t> norms;  ///< in the order of the data
   };
 
@@ -100,11 +100,11 @@ class Folding {
       return "X is " + origin_of(norm.inputs[0]) +
              (norm.inputs[0].source == onnx::Source::computed ? " outside its graph" : "");
     }
-    if (uses_.count(*norm.graph, x) != 1) return "X is used by others, too";
-    return take_behind(*producer->second, i);
+    if (uses_.count(*norm.graph, x) != 1) return "X is also used by others";
+    return take_after(*producer->second, i);
   }
 
-  std::string take_behind(const onnx::Node& node, std::size_t i) {
+  std::string take_after(const onnx::Node& node, std::size_t i) {
     const onnx::BatchNormalization& norm = norms_[i];
     const auto before = plan_of_.find(&node);
     const bool is_layer = node.is("Conv") || node.is("ConvTranspose") || node.is("Gemm");
@@ -219,7 +219,7 @@ class Folding {
     }
   }
 
-  /// Puts values in the place of a tensor's, or adds them to `initializers` and returns the name that they have there.
+  /// Replaces the values of a tensor, or adds them to `initializers` and returns the name that they have there.
   std::string place(const Plan& plan, const onnx::Value& value, std::size_t input, const batchnorm::Shape& shape,
                     const std::string& raw, std::string& initializers) {
     const std::vector<std::string_view>& inputs = plan.layer.node->inputs;
@@ -231,7 +231,7 @@ class Folding {
     const std::string_view like = value.tensor != nullptr ? value.name : plan.layer.weights.name;
     const std::string name = uses_.new_name(std::string(like.substr(0, 101)) + (value.tensor != nullptr ? "" : "_bias"));
     onnx::append_initializer(initializers, name, type, shape, raw);
-    // Before version 4 of the format every initializer is an input, too.
+    // Before version 4 of the format every initializer is also an input.
     if (model_.ir_version < 4 && plan.graph->outer == nullptr)
       onnx::append_input(changes_[plan.graph].inputs, name, type, shape);
     return name;
@@ -273,7 +273,7 @@ class Folding {
     }
   }
 
-  /// Takes what is declared about tensors that are gone, and adds inputs behind those that there are.
+  /// Removes what is declared about tensors that are gone, and adds inputs after the existing ones.
   void finish(const onnx::Graph& graph, Changes& changes) {
     std::size_t last_begin = 0, last_end = 0;
     for (onnx::Message fields(graph.message, "GraphProto"); !fields.at_end();) {

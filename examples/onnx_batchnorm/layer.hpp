@@ -27,10 +27,10 @@ inline std::string obstacle(const onnx::Model& model, const std::string& name, c
   if (tensor.storage == onnx::storages::external_data) return name + " is in another file (external data), which is not read";
   if (tensor.storage == onnx::storages::segment) return name + " is a segment of a larger tensor";
   if (onnx::size_of(tensor.type) == 0) return name + " is " + onnx::to_string(tensor.type);
-  // Before version 4 of the format every initializer was an input, too.
+  // Before version 4 of the format every initializer was also an input.
   const bool is_input = value.source == onnx::Source::initializer && value.graph->inputs.contains(value.name);
   if (is_input && (model.ir_version >= 4 || value.graph->outer != nullptr)) {
-    return name + " is an input of the graph, too, whose caller may replace it";
+    return name + " is also an input of the graph, whose caller may replace it";
   }
   return "";
 }

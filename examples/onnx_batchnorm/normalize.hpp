@@ -29,7 +29,7 @@ std::vector<AnyTensor> normalize(const batchnorm::Options& options, const Operan
                                  const batchnorm::CallOptions& call);
 
 /// The same with statistics for each position, as opsets 7 and 8 have them with spatial = 0: x is [N, C, D1, ...], the other
-/// four have the C * D1 * ... elements that x has behind its first axis.
+/// four have the C * D1 * ... elements that x has after its first axis.
 std::vector<AnyTensor> normalize_positions(const batchnorm::Options& options, const Operands& operands,
                                            const batchnorm::CallOptions& call);
 

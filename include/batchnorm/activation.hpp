@@ -153,7 +153,7 @@ concept DifferentiableActivation =
     detail::PassesVector<A, cpu::vec<double, 32>> && detail::PassesVector<A, cpu::vec<double, 64>>;
 
 /// Bytes of the mask that training stores of a tensor of that shape: 1 bit per element. Bit i % 8, counted from the least, of
-/// byte i / 8 is set where element i passes the activation (NumPy: packbits(y > 0, bitorder="little")). Bits behind the last
+/// byte i / 8 is set where element i passes the activation (NumPy: packbits(y > 0, bitorder="little")). Bits after the last
 /// element are 0. The elements come in the memory order of a dense tensor laid out like x: where the channels of a position lie
 /// next to each other, [N, spatial..., C]; where the values along the last spatial axis do, [N, C, spatial...], or
 /// [C, N, spatial...] where x has the channels outside of the batch in memory. Neither gaps nor the format change that order; N
@@ -164,8 +164,8 @@ inline std::int64_t mask_bytes(const Shape& shape) {
   return elements / 8 + (elements % 8 != 0 ? 1 : 0);
 }
 
-/// To backward: dy comes through the activation, whose pieces the mask of the forward pass tells. x must lie in memory as it
-/// did there: its layout orders the mask.
+/// To backward: dy passes the activation where the mask of the forward pass says so. x must lie in memory as it did there: its
+/// layout determines the order of the mask.
 template <DifferentiableActivation A>
 struct ThroughMask {
   TensorView<const std::uint8_t> mask;  ///< [mask_bytes(shape of x)]

@@ -239,9 +239,8 @@ std::vector<P> darknet_variance(std::type_identity_t<std::span<const P>> rolling
 /// cuDNN and PyTorch save 1 / sqrt(variance + epsilon) for the gradient where we save the (biased) variance. `epsilon` is the
 /// one that it was saved with, and the one that our gradient must be given. In double; beside a variance far below epsilon the
 /// result may be negative by a rounding, variance + epsilon is right all the same.
-/// @throws ValueError   inverse exceeds 1 / sqrt(epsilon) by more than a rounding (0.5 %): it was saved with another epsilon,
-/// or
-///                      with one outside of the root, and variance + epsilon would cancel to no digit of a float
+/// @throws ValueError   inverse exceeds 1 / sqrt(epsilon) by more than a rounding (0.5 %): it was saved with another epsilon or
+///                      one outside the root, and variance + epsilon would lose every digit of a float
 inline double variance_of_inverse_deviation(double inverse, double epsilon) {
   const double most = 1 / std::sqrt(epsilon);
   if (std::abs(inverse) > 1.005 * most) {

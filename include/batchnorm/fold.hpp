@@ -73,8 +73,7 @@ AffineMap affine_map(std::type_identity_t<TensorView<const P>> mean, TensorView<
 /// computed in double. A channel of the map that is NaN gives a channel that is NaN.
 /// @throws ShapeError   rank or an extent does not fit, or the map's number of channels
 /// @throws ValueError   absent, null or misaligned data, strides that reach beyond memory, arguments that overlap; a folded
-/// weight
-///                      or bias that is made of finite numbers and leaves the range of its type, such as a half of 2 times a
+///                      weight or bias made of finite numbers that leaves the range of its type, such as a half of 2 times a
 ///                      factor of 9.5e4
 /// @throws std::bad_alloc
 ///

@@ -100,8 +100,8 @@ class ThreadTeam final : public Executor {
 /// team of its own.
 ///
 /// The team ends when the program ends or the library is unloaded (dlclose), which waits for its threads; no call may be
-/// running in a library that is unloaded. A program may end while a thread is in a call: that call goes on, on its own thread
-/// where the team has ended before, until the process is gone. Calls from destructors of static objects run on their own
+/// running in a library that is unloaded. A program may end while a thread is in a call: that call continues until the process
+/// is gone, on its own thread where the team has already ended. Calls from destructors of static objects run on their own
 /// thread.
 /// @throws ValueError   BATCHNORM_NUM_THREADS is not a whole number in [1, ThreadTeam::max_concurrency]
 /// @throws std::bad_alloc
@@ -151,7 +151,7 @@ inline void ThreadTeam::close() noexcept {
   threads_.reset();
 }
 
-/// In a forked child: leaves the callers alone. One of them may have forked in a task, and goes on.
+/// In a forked child: leaves the callers alone. One of them may have forked in a task, and continues there.
 inline void ThreadTeam::forget() noexcept {
   others_.store(0);
   state_.fetch_and(~inside_mask);
@@ -246,8 +246,8 @@ inline int threads_of_environment() {
 }
 
 /// The default team of one program or shared library, in whose own memory it lies (that of a forked child apart). It is hidden:
-/// no other object shares it, and its threads run no code that may be unloaded before it. It is never destroyed: who has got
-/// hold of it may use it until the process is gone.
+/// no other object shares it, and its threads run no code that may be unloaded before it. It is never destroyed: a
+/// reference to it is good until the process is gone.
 class [[gnu::visibility("hidden")]] DefaultTeam {
  public:
   Executor& get() {

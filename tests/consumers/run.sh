@@ -67,7 +67,7 @@ archive() { consume installed "$1" -D CMAKE_PREFIX_PATH="$build/archive/batchnor
 debian_package() { consume installed "$1" -D CMAKE_PREFIX_PATH="$build/debian/usr"; }
 subdirectory() { consume subdirectory "$1" -D BATCHNORM_SOURCE="$source"; }
 fetched() { consume fetched "$1" -D BATCHNORM_SOURCE="$source"; }
-# Where only Eigen 5 is found: Eigen's headers of this machine behind package files that claim to be it.
+# Where only Eigen 5 is found: this machine's Eigen headers with package files that claim to be Eigen 5.
 eigen_5() {
   local hidden
   hidden=$(sed -n 's/^Eigen3_DIR:PATH=//p' "$build/prefix-build/CMakeCache.txt")

@@ -103,7 +103,7 @@ BackwardOutcome<T, P> run_backward(const BackwardCase<T, P>& c, const Way& way) 
   return {{values(dx), values(dscale), values(dbias)}, values(dresidual)};
 }
 
-/// dx, dscale and dbias of one channel, dz being what dy is behind the activation.
+/// dx, dscale and dbias of one channel, dz being dy after the activation.
 template <class T, class P>
 void note_channel(const BackwardCase<T, P>& c, const BackwardOutcome<T, P>& got, std::int64_t channel, GradientErrors& worst,
                   Worst& dresidual) {

@@ -220,7 +220,7 @@ void require_mask(const ForwardCase<T, P>& c, const ForwardOutcome<T, P>& got) {
     const bool bit = (got.mask[order[i] / 8] >> order[i] % 8 & 1) != 0;
     require(bit == passes, "mask: the bit of y[" + std::to_string(i) + "] is wrong");
   }
-  require(bits == expected_bits, "mask: bits are set behind the last, or too many or too few");
+  require(bits == expected_bits, "mask: bits are set after the last, or too many or too few");
 }
 
 }  // namespace

@@ -56,7 +56,7 @@ void expect_next_call_works() {
 class Agreement : public testing::Test {
  protected:
   void SetUp() override {
-    if (ranks() == 1) GTEST_SKIP() << "one rank";
+    if (ranks() == 1) GTEST_SKIP() << "one rank has nobody to disagree with";
   }
 };
 
@@ -236,7 +236,7 @@ TEST(Communicator, MustNotBeNull) {
 }
 
 TEST(Communicator, MustNotBeAnIntercommunicator) {
-  if (ranks() == 1) GTEST_SKIP() << "one rank";
+  if (ranks() == 1) GTEST_SKIP() << "one rank makes no two groups";
   const int group = rank() % 2;
   MPI_Comm own = MPI_COMM_NULL, both = MPI_COMM_NULL;
   MPI_Comm_split(MPI_COMM_WORLD, group, rank(), &own);

@@ -34,7 +34,7 @@ int failures(const Call& call) {
 class FailedAllocation : public testing::Test {
  protected:
   void SetUp() override {
-    if (ranks() == 1) GTEST_SKIP() << "one rank";
+    if (ranks() == 1) GTEST_SKIP() << "one rank leaves nobody waiting";
   }
 
   static constexpr std::int64_t channels = 600;  // with four ranks in slices

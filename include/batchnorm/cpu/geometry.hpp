@@ -187,8 +187,8 @@ inline Geometry geometry_of_whole_images(const Shape& shape, int channel, bool c
   return {false, images, shape[channel], values / images};
 }
 
-/// That in which pictures may have gaps behind their rows; nothing where pictures have no rows. It serves tensors without gaps,
-/// too.
+/// The geometry in which pictures may have gaps between their rows; nothing where pictures have no rows. It also serves tensors
+/// without gaps.
 inline std::optional<Geometry> geometry_of_rows(const Shape& shape, int channel, bool channels_last) noexcept {
   const ImageAxes images(shape, {}, channel, channels_last);
   // Where the channels are last in the shape, all images of a channel make one plane.
@@ -202,7 +202,7 @@ inline std::optional<Geometry> geometry_of_rows(const Shape& shape, int channel,
   return Geometry{false, n, shape[channel], s, images.of[0].extent, n / planes};
 }
 
-/// Channels first: whether masks have the channels outside or inside of the batch, where the strides of x tell.
+/// Channels first: whether masks have the channels outside or inside the batch, where the strides of x determine that.
 inline void order_masks(Geometry& g, const Shape& shape, const Strides& strides, int channel) noexcept {
   const auto distance = [&](int axis) {
     const std::int64_t stride = strides[static_cast<std::size_t>(axis)];

@@ -93,7 +93,7 @@ struct SumArrays {
   }
 };
 
-/// The arrays of a Summation that has fewer of them, in the place of the first ones.
+/// The first arrays as those of a Summation that has fewer.
 template <class Summation, class Larger>
 SumArrays<Summation> leading(const SumArrays<Larger>& arrays) noexcept {
   SumArrays<Summation> result;

@@ -177,7 +177,7 @@ struct ChannelArrays {
   double* operator[](int k) const noexcept { return first + k * stride; }
   ChannelArrays at(std::int64_t c) const noexcept { return {first + c, stride}; }
 
-  /// Zeros behind `channels` channels of that many arrays: kernels read whole pairs of vectors.
+  /// Zeros after the last channel of each array: kernels read whole pairs of vectors.
   void clear_behind(std::int64_t channels, int arrays) const noexcept {
     for (int k = 0; k < arrays; ++k) std::fill_n((*this)[k] + channels, stride - channels, 0.0);
   }

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include <batchnorm/detail/arguments.hpp>
+#include <batchnorm/detail/numbers.hpp>
 #include <batchnorm/tensor.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::folding {
@@ -252,8 +253,7 @@ std::vector<double> folded_bias(const Layer& layer, const Arguments<T, B>& a) {
   return result;
 }
 
-/// Whether a double is neither NaN nor infinite.
-inline bool is_finite(double value) noexcept { return batchnorm::detail::is_finite_from_0(std::abs(value)); }
+using batchnorm::detail::is_finite;
 
 /// Whether a finite double is beyond the largest T.
 template <Element T>

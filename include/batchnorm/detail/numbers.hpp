@@ -24,4 +24,11 @@ constexpr bool is_from_0(double value) noexcept { return bits_from_0(value) <= b
 constexpr bool is_above_0(double value) noexcept { return is_from_0(value) && bits_from_0(value) != 0; }
 constexpr bool is_finite_from_0(double value) noexcept { return bits_from_0(value) < bits_of_infinity; }
 
+/// The bits of |value|.
+constexpr std::uint64_t bits_of_magnitude(double value) noexcept {
+  return std::bit_cast<std::uint64_t>(value) & ~std::uint64_t{0} >> 1;
+}
+
+constexpr bool is_finite(double value) noexcept { return bits_of_magnitude(value) < bits_of_infinity; }
+
 }  // namespace batchnorm::detail

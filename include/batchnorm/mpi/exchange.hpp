@@ -95,8 +95,8 @@ enum class Exchanged : std::int64_t { moments, gradient_sums };
 inline constexpr Options no_options{.epsilon = 0, .momentum = 0};
 
 /// All ranks arrive, or all throw: the maximum of every number, of its complement and of the failures, by one MPI_Allreduce of
-/// 136 bytes. A rank that leaves the scope without having arrived has failed, and tells the others. Until then nothing here
-/// allocates: a rank without memory can still tell.
+/// 136 bytes. A rank that leaves the scope without having arrived has failed, and lets the others know. Until then nothing
+/// here allocates: a rank without memory can still do that.
 ///
 ///   call   names the function in messages; its characters must outlive the object
 class Agreement {

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include <batchnorm/detail/numbers.hpp>
 #include <batchnorm/npy/npy.hpp>
 #include <batchnorm/npy/tensor.hpp>
 #include <batchnorm/tensor.hpp>
@@ -22,12 +23,7 @@ namespace batchnorm::npy {
 
 namespace detail {
 
-inline std::uint64_t magnitude_bits(double value) noexcept {
-  return std::bit_cast<std::uint64_t>(value) & ~std::uint64_t{0} >> 1;
-}
-
-/// Told by its bits, so that -ffast-math does not take it for granted.
-inline bool is_finite(double value) noexcept { return magnitude_bits(value) < std::uint64_t{0x7FF} << 52; }
+using batchnorm::detail::bits_of_magnitude, batchnorm::detail::is_finite;
 
 /// The float next to a number, the one whose last bit is 1 where the number lies between two. Rounding it once more, to a
 /// narrower type, gives what rounding the number once would (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums:
@@ -38,7 +34,7 @@ inline float rounded_to_odd(double value) noexcept {
   const auto wide = static_cast<double>(nearest);
   const bool is_exact = std::bit_cast<std::uint64_t>(wide) == std::bit_cast<std::uint64_t>(value);
   if (is_exact || !is_finite(value) || !is_finite(wide) || bits % 2 == 1) return nearest;
-  return std::bit_cast<float>(magnitude_bits(wide) > magnitude_bits(value) ? bits - 1 : bits + 1);
+  return std::bit_cast<float>(bits_of_magnitude(wide) > bits_of_magnitude(value) ? bits - 1 : bits + 1);
 }
 
 /// A number as T, rounded once to nearest, ties to even. Beyond the largest number it is infinite.

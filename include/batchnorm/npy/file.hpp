@@ -118,7 +118,7 @@ class StagedFile {
   const std::filesystem::path& target() const noexcept { return target_; }  ///< the name that publish() gives
 
   /// Appends to the content.
-  /// @throws FileError   the file cannot be written, and close() will say so, too; or it is closed
+  /// @throws FileError   the file cannot be written, and close() will also say so; or it is closed
   void write(std::span<const std::byte> data) {
     if (!file_) fail("it is closed already");
     if (!data.empty() && std::fwrite(data.data(), 1, data.size(), file_.get()) != data.size()) fail(detail::reason(errno));

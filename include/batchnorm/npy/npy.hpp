@@ -159,7 +159,7 @@ class StagedFiles {
     files_.push_back(std::move(file));
   }
 
-  /// Makes every added file appear, in the place of an older one of its name; whatever happens, nothing stays added. Until all
+  /// Makes every added file appear, replacing an older one of its name; whatever happens, nothing stays added. Until all
   /// have appeared an older file is beside its successor as NAME.0.older. A program that is killed meanwhile leaves it there.
   /// @throws FileError   one cannot be renamed; then the folder is as it was before the first was added
   void publish() {

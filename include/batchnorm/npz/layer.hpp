@@ -167,7 +167,7 @@ Parameters<P> read_parameters(const Layer& layer, const LoadOptions& options) {
     return read_channels<P>(layer.open(name), channels, options.convert);
   };
   Tensor<P> scale = read(names.scale), bias = read(names.bias), mean = read(names.mean), variance = read(names.variance);
-  if (!channels) fail<ValueError>("batchnorm::LoadOptions: channels is absent, and so are all arrays that would tell it");
+  if (!channels) fail<ValueError>("batchnorm::LoadOptions: channels is absent, and so is every array that has C elements");
   Parameters<P> parameters(*channels);
   if (!names.scale.empty()) parameters.scale = std::move(scale);
   if (!names.bias.empty()) parameters.bias = std::move(bias);

@@ -107,7 +107,7 @@ class EntryStream {
     }
   }
 
-  /// Where the data begins: behind the local header, whose name and extra field have lengths of their own.
+  /// Where the data begins: after the local header, whose name and extra field have lengths of their own.
   std::uint64_t data_position() {
     const std::uint64_t file_size = file_->size();
     const auto refuse = [] { throw ArchiveError("its data is not where the directory says"); };
@@ -128,8 +128,8 @@ class EntryStream {
     return position;
   }
 
-  /// The local header repeats what the directory says. Who cannot seek leaves checksum and sizes out and puts them behind the
-  /// data.
+  /// The local header repeats what the directory says. Writers that cannot seek leave checksum and sizes out and put them after
+  /// the data.
   void check_local_header(std::string_view header, std::string_view extra) const {
     Fields fields(header.substr(6));
     Entry local{.flags = fields.u16(), .method = fields.u16()};

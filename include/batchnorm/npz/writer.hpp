@@ -100,7 +100,7 @@ class Writer {
       : file_(std::move(path)), compression_(compression) {}
 
   /// Adds arrays, all or none; np.load finds each under its name. After an exception the archive is as it was and they may be
-  /// added again, with one exception: where the file cannot be written publish() will refuse, too.
+  /// added again, with one exception: where the file cannot be written, publish() will refuse as well.
   /// An archive has at most 65,535 arrays and 4 GiB (larger ones would need zip64, which only the reader knows).
   /// @throws npy::FileError   an array cannot be added, or the file cannot be written
   /// @throws std::bad_alloc
@@ -136,7 +136,7 @@ class Writer {
     add(std::span(&array, 1));
   }
 
-  /// Ends the archive and makes it appear, in the place of an older file of its name. After it nothing can be added.
+  /// Ends the archive and makes it appear, replacing an older file of its name. Nothing can be added afterwards.
   /// @throws npy::FileError   the file cannot be written; where only the renaming failed, it may be called again
   void publish() {
     if (!ended_) {

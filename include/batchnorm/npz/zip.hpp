@@ -174,7 +174,7 @@ inline End read_end(npy::InputFile& file) {
     return read_zip64_end(file, locator, tail_position + at - zip64_locator_size);
   }
   if (const auto more = bytes_after_end(file)) {
-    throw ArchiveError("it goes on for " + std::to_string(*more) + " bytes after the end of the ZIP archive");
+    throw ArchiveError("it has " + std::to_string(*more) + " bytes after the end of the ZIP archive");
   }
   throw ArchiveError("it is not a .npz file or was cut short: no end of a ZIP archive is there");
 }
