@@ -100,6 +100,16 @@ class CInterfaceLengths : public testing::Test {
     EXPECT_NE(text.find(message), std::string::npos) << name << ": " << text;
   }
 
+  /// Lengths that no memory has, given by expect_of(message, spoil).
+  template <class ExpectOf>
+  void expect_impossible_lengths_refused(const ExpectOf& expect_of) {
+    for (const std::int64_t length : {std::int64_t{-1}, std::int64_t{-24}, least}) {
+      expect_of(".length is " + std::to_string(length) + ", it must be at least 0",
+                [&](auto& array) { array.length = length; });
+    }
+    expect_of(".length is 9223372036854775807, which reaches beyond any memory", [](auto& array) { array.length = most; });
+  }
+
   template <class Spoil>
   void expect_of_tensors(const std::string& message, const Spoil& spoil) {
     const auto each = [](auto& a, auto&& body) { for_each_tensor(a, body); };
@@ -129,12 +139,8 @@ TYPED_TEST(CInterfaceLengths, EachVectorOfAnotherLengthIsRefused) {
     this->expect_of_vectors(" has " + std::to_string(length) + " elements, expected C = 3 (x is [2, 3, 4], NCHW)",
                             [&](auto& vector) { vector.length = length; });
   }
-  for (const std::int64_t length : {std::int64_t{-1}, std::int64_t{-3}, least}) {
-    this->expect_of_vectors(".length is " + std::to_string(length) + ", it must be at least 0",
-                            [&](auto& vector) { vector.length = length; });
-  }
-  this->expect_of_vectors(".length is 9223372036854775807, which reaches beyond any memory",
-                          [](auto& vector) { vector.length = most; });
+  this->expect_impossible_lengths_refused(
+      [&](const std::string& message, const auto& spoil) { this->expect_of_vectors(message, spoil); });
 }
 
 TYPED_TEST(CInterfaceLengths, EachTensorThatIsTooShortIsRefused) {
@@ -143,12 +149,8 @@ TYPED_TEST(CInterfaceLengths, EachTensorThatIsTooShortIsRefused) {
         ".length is " + std::to_string(length) + ", expected at least 24 for the shape [2, 3, 4] with strides [12, 4, 1]",
         [&](auto& tensor) { tensor.length = length; });
   }
-  for (const std::int64_t length : {std::int64_t{-1}, std::int64_t{-24}, least}) {
-    this->expect_of_tensors(".length is " + std::to_string(length) + ", it must be at least 0",
-                            [&](auto& tensor) { tensor.length = length; });
-  }
-  this->expect_of_tensors(".length is 9223372036854775807, which reaches beyond any memory",
-                          [](auto& tensor) { tensor.length = most; });
+  this->expect_impossible_lengths_refused(
+      [&](const std::string& message, const auto& spoil) { this->expect_of_tensors(message, spoil); });
 }
 
 TYPED_TEST(CInterfaceLengths, OffsetsCountAgainstTheLength) {
@@ -328,7 +330,7 @@ TEST(CInterfaceVersions, NewerStructureIsTakenWhileItsNewFieldsAreZero) {
   options.known.struct_size = sizeof(batchnorm_options) + 8;
   options.unknown[7] = 1;
   EXPECT_EQ(c_error(batchnorm_forward(&options.known, &call.arguments)),
-            "2: batchnorm_forward: options has struct_size 64 and a field behind the 56 bytes that this version of the library "
+            "2: batchnorm_forward: options has struct_size 64 and a field after the 56 bytes that this version of the library "
             "knows");
   options.known.struct_size = sizeof(batchnorm_options) + 7;
   EXPECT_EQ(c_error(batchnorm_forward(&options.known, &call.arguments)), "") << "the byte is outside the structure";

@@ -107,22 +107,29 @@ TYPED_TEST(CInterfaceOf, AbsentInputsAreAbsent) {
   });
 }
 
+/// A call that asks for y alone, with running statistics and a y of its own.
+template <class T, class P>
+batchnorm_forward_arguments arguments_for_y(const Call<T, P>& call, std::vector<P>& mean, std::vector<P>& variance,
+                                            std::vector<T>& y) {
+  batchnorm_forward_arguments arguments = batchnorm_no_forward_arguments();
+  set_types_and_shape<T, P>(arguments, call.shape, call.format);
+  arguments.x = c_tensor(call.x);
+  arguments.scale = c_vector(*call.scale);
+  arguments.bias = c_vector(*call.bias);
+  arguments.mean = c_vector(mean);
+  arguments.variance = c_vector(variance);
+  arguments.output_x = c_tensor(y);
+  return arguments;
+}
+
 TEST(CInterface, DefaultParametersAreThoseOfTheTemplate) {
   const auto single = ordinary_call<batchnorm::bfloat16, float>(Shape{4, 3, 5}, Format::NCHW, false);
   const auto twofold = ordinary_call<double, double>(Shape{4, 3, 5}, Format::NCHW, false);
   const auto y_by_default = [](const auto& call) {
     auto y = call.x;
     auto mean = *call.mean, variance = *call.variance;
-    batchnorm_forward_arguments arguments = batchnorm_no_forward_arguments();
-    set_types_and_shape<typename decltype(y)::value_type, typename decltype(mean)::value_type>(arguments, call.shape,
-                                                                                               call.format);
+    batchnorm_forward_arguments arguments = arguments_for_y(call, mean, variance, y);
     arguments.parameter_type = BATCHNORM_DEFAULT_PARAMETERS;
-    arguments.x = c_tensor(call.x);
-    arguments.scale = c_vector(*call.scale);
-    arguments.bias = c_vector(*call.bias);
-    arguments.mean = c_vector(mean);
-    arguments.variance = c_vector(variance);
-    arguments.output_x = c_tensor(y);
     EXPECT_EQ(c_error(batchnorm_forward(nullptr, &arguments)), "");
     return y;
   };
@@ -248,14 +255,7 @@ TEST(CInterface, BatchNumberAveragesAllBatches) {
   auto mean = *call.mean, variance = *call.variance, y = call.x;
   batchnorm_options options = c_options(call.options);
   options.batch_number = 3;
-  batchnorm_forward_arguments arguments = batchnorm_no_forward_arguments();
-  set_types_and_shape<float, float>(arguments, call.shape, call.format);
-  arguments.x = c_tensor(call.x);
-  arguments.scale = c_vector(*call.scale);
-  arguments.bias = c_vector(*call.bias);
-  arguments.mean = c_vector(mean);
-  arguments.variance = c_vector(variance);
-  arguments.output_x = c_tensor(y);
+  const batchnorm_forward_arguments arguments = arguments_for_y(call, mean, variance, y);
   ASSERT_EQ(c_error(batchnorm_forward(&options, &arguments)), "");
   const auto want = run(call, {.batch_number = 3});
   EXPECT_TRUE(same_bits(mean, want.mean) && same_bits(variance, want.variance));

@@ -6,33 +6,16 @@
 
 class Leaky final {
  public:
-  explicit Leaky(const double& slope) : slope_(slope) {}
+  explicit Leaky(const batchnorm::LeakyRelu& relu) : relu_(relu) {}
 
-  template <class V>
-  BATCHNORM_INLINE V operator()(const V& z) const {
-    return select(z < V::zero(), z * factor<V>(), z);
-  }
-  template <class V>
-  BATCHNORM_INLINE batchnorm::cpu::MaskOf<V> passes(const V& y) const {
-    return !(y <= V::zero());
-  }
-  template <class V>
-  BATCHNORM_INLINE V gradient(const V& dy, const batchnorm::cpu::MaskOf<V>& passes) const {
-    return select(passes, dy, dy * factor<V>());
-  }
-  template <class V>
-  BATCHNORM_INLINE V inverse(const V& y) const {
-    return select(y < V::zero(), y / factor<V>(), y);
-  }
-  double least_slope() const { return slope_; }
+  BATCHNORM_INLINE auto operator()(const auto& z) const { return relu_(z); }
+  BATCHNORM_INLINE auto passes(const auto& y) const { return relu_.passes(y); }
+  BATCHNORM_INLINE auto gradient(const auto& dy, const auto& passes) const { return relu_.gradient(dy, passes); }
+  BATCHNORM_INLINE auto inverse(const auto& y) const { return relu_.inverse(y); }
+  double least_slope() const { return relu_.least_slope(); }
 
  private:
-  template <class V>
-  BATCHNORM_INLINE V factor() const {
-    return V::broadcast(static_cast<typename V::scalar>(slope_));
-  }
-
-  const double& slope_;
+  const batchnorm::LeakyRelu& relu_;
 #if FORBIDDEN
   std::unique_ptr<int> owned_;
 #endif

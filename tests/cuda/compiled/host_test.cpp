@@ -439,22 +439,28 @@ TYPED_TEST(CudaHost, EveryFailureIsReported) {
   }
 }
 
-// The tests above meet every way of training, and shared memory that must be asked for.
-TEST(CudaHostCoverage, AllKindsOfLaunches) {
-  bool sums = false, clusters = false, grids = false, asks = false;
+/// Calls body(device, call) with each call of the runtime that training makes, on every device and of every geometry.
+template <class Body>
+void for_each_call_of_training(const Body& body) {
   FakeRuntime& fake = FakeRuntime::instance();
   for (const FakeDevice& device : devices) {
     for (const Geometry& g : geometries()) {
       fake.start(device);
       run(forward_call<float>(g, true));
-      for (const FakeCall& call : fake.calls()) {
-        sums = sums || call.kernel.find("::Sum") != std::string::npos;
-        clusters = clusters || call.cluster > 1;
-        grids = grids || call.is_cooperative;
-        asks = asks || call.function == "cudaFuncSetAttribute";
-      }
+      for (const FakeCall& call : fake.calls()) body(device, call);
     }
   }
+}
+
+// The tests above meet every way of training, and shared memory that must be asked for.
+TEST(CudaHostCoverage, AllKindsOfLaunches) {
+  bool sums = false, clusters = false, grids = false, asks = false;
+  for_each_call_of_training([&](const FakeDevice&, const FakeCall& call) {
+    sums = sums || call.kernel.find("::Sum") != std::string::npos;
+    clusters = clusters || call.cluster > 1;
+    grids = grids || call.is_cooperative;
+    asks = asks || call.function == "cudaFuncSetAttribute";
+  });
   EXPECT_TRUE(sums);
   EXPECT_TRUE(clusters);
   EXPECT_TRUE(grids);
@@ -463,18 +469,10 @@ TEST(CudaHostCoverage, AllKindsOfLaunches) {
 
 // Two threads that launch one kernel with different sizes must not lower each other's limit.
 TEST(CudaHostCoverage, EveryLaunchAsksForTheSameSharedMemory) {
-  FakeRuntime& fake = FakeRuntime::instance();
-  for (const FakeDevice& device : devices) {
-    for (const Geometry& g : geometries()) {
-      fake.start(device);
-      run(forward_call<float>(g, true));
-      for (const FakeCall& call : fake.calls()) {
-        if (call.function == "cudaFuncSetAttribute") {
-          EXPECT_EQ(call.shared_bytes, device.shared_bytes) << call.kernel;
-        }
-      }
-    }
-  }
+  for_each_call_of_training([](const FakeDevice& device, const FakeCall& call) {
+    if (call.function != "cudaFuncSetAttribute") return;
+    EXPECT_EQ(call.shared_bytes, device.shared_bytes) << call.kernel;
+  });
 }
 
 // Each kernel exists, once for each type: the fatbinary registers as many as there are.
