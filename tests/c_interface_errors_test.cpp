@@ -154,7 +154,7 @@ TEST(CInterfaceErrors, DataThatCannotBeTaken) {
             "2: batchnorm::BatchNorm: scale is misaligned: its address is not a multiple of 4, the alignment of float");
   EXPECT_EQ(
       error_of([](Forward& f) { f.arguments.output_x.data = f.at(1); }),
-      "2: batchnorm::BatchNorm: output_x overlaps x; allowed is only output_x in the place of x or of the residual, with the "
+      "2: batchnorm::BatchNorm: output_x overlaps x; allowed is only output_x in place of x or of the residual, with the "
       "same strides");
   EXPECT_EQ(error_of([](Forward& f) {
               f.strides[2] = 2;

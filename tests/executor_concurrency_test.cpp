@@ -7,7 +7,7 @@
 #include "support/executors.hpp"
 #include "support/tunings.hpp"
 
-// An executor of the caller's that says something odd of itself.
+// A caller's executor whose concurrency is odd.
 namespace {
 
 using namespace support;

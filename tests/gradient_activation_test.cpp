@@ -224,7 +224,7 @@ TYPED_TEST(GradientThroughActivation, NotANumberIsStoppedWhereTheActivationDoesN
   });
 }
 
-// In the place of dy: dx, or the residual's gradient; the other beside it.
+// In place of dy: dx, or the residual's gradient; the other beside it.
 TYPED_TEST(GradientThroughActivation, InThePlaceOfDyEqualsBesideIt) {
   using T = TypeParam;
   using P = batchnorm::parameter_t<T>;

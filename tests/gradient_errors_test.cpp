@@ -296,7 +296,7 @@ TEST(GradientErrors, SlopeThatHidesThePieces) {
 }
 
 const std::string no_overlap = "; an output shares no element with another argument";
-const std::string only_dy = "; allowed is only dx or dresidual in the place of dy, with the same strides";
+const std::string only_dy = "; allowed is only dx or dresidual in place of dy, with the same strides";
 
 TEST(GradientOverlap, OfATensorWithAnotherIsRefused) {
   for (const std::int64_t shift : {0, 1, -1, 35}) {

@@ -10,7 +10,7 @@ namespace {
 using namespace support;
 using batchnorm::TensorView;
 
-/// dx in the layout of dy: dx in the place of dy.
+/// dx in the layout of dy: dx in place of dy.
 enum class Place { beside, of_dy };
 
 /// Runs the call with dy, x and dx laid out so. Expects the inputs as they were and nothing but dx's elements written.

@@ -7,7 +7,7 @@
 #include "support/executors.hpp"
 #include "support/messages.hpp"
 
-// Training that keeps one buffer: y in the place of x, and gradients from y alone.
+// Training that keeps one buffer: y in place of x, and gradients from y alone.
 namespace {
 
 using namespace support;

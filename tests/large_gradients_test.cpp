@@ -82,7 +82,7 @@ TYPED_TEST(LargeGradients, DxInThePlaceOfDyHasTheSameBitsOnEveryPath) {
   });
 }
 
-/// All gradients through a mask, the residual's in the place of dy.
+/// All gradients through a mask, the residual's in place of dy.
 template <class T, class P>
 struct MaskedResult {
   GradientResult<T, P> of;

@@ -47,7 +47,7 @@ void expect_overlap(const std::string& names, Spoil&& spoil) {
   const bool tensors = names == "output_x overlaps x" || names == "output_x overlaps residual";
   EXPECT_EQ(arguments.error(),
             "batchnorm::BatchNorm: " + names +
-                (tensors ? "; allowed is only output_x in the place of x or of the residual, with the same strides"
+                (tensors ? "; allowed is only output_x in place of x or of the residual, with the same strides"
                          : "; an output shares no element with another argument"));
   EXPECT_EQ(arguments.buffer, std::vector<float>(1000, 777)) << "something was written";
 }

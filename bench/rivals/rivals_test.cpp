@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-// Each rival against the naive loop, on small shapes of every rank. What the naive loop has no form of, ReLU, is put behind it.
+// Each rival against the naive loop, on small shapes of every rank. The naive loop has no ReLU: it is applied afterwards.
 
 #include <algorithm>
 #include <array>

@@ -90,7 +90,7 @@ WorkloadOf<T>::WorkloadOf(const Problem& problem, batchnorm::Executor& executor)
   }
   std::uint32_t state = 4;
   for (std::uint8_t& byte : mask_) byte = static_cast<std::uint8_t>((state = state * 1664525U + 1013904223U) >> 24U);
-  if (size % 8 != 0) mask_.back() &= static_cast<std::uint8_t>((1U << (size % 8)) - 1);  // zeros behind the last
+  if (size % 8 != 0) mask_.back() &= static_cast<std::uint8_t>((1U << (size % 8)) - 1);  // zeros after the last
   set_statistics();
 }
 

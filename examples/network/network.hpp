@@ -15,7 +15,7 @@ namespace network {
 template <class T>
 class Network {
  public:
-  /// Adds a layer behind the others; returns its number.
+  /// Adds a layer after the others; returns its number.
   std::size_t add(std::unique_ptr<Layer<T>> layer) {
     layers_.push_back(std::move(layer));
     outputs_.emplace_back();

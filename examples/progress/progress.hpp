@@ -29,7 +29,7 @@ class Line {
     if (visible_) std::fputs("\r\033[K", stderr);
   }
 
-  /// `note` stands behind the bar.
+  /// `note` stands after the bar.
   void update(std::int64_t done, std::string_view note = {}) {
     using namespace std::chrono_literals;
     if (!visible_) return;

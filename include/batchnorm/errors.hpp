@@ -14,7 +14,7 @@
 
 namespace batchnorm {
 
-/// A tensor's rank or an extent does not fit the call. The message names the argument, what was expected and what came.
+/// A tensor's rank or an extent does not fit the call. The message names the argument, what was expected and what was got.
 class ShapeError : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };

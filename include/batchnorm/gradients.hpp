@@ -131,7 +131,7 @@ void batch_norm_double_backward(Format format, const Options& options, std::type
                                 std::type_identity_t<TensorView<const P>> ddbias, const DoubleGradientViews<T, P>& out,
                                 const CallOptions& call = {});
 
-/// The sums that the gradient in training needs, with dz in the place of dy where it passes an activation.
+/// The sums that the gradient in training needs, with dz in place of dy where it passes an activation.
 ///
 ///   dy, x   as in batch_norm_backward
 ///   mean    [C]

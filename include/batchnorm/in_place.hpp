@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Training that keeps one buffer instead of two: y in the place of x, and gradients from y alone.
+/// Training that keeps one buffer instead of two: y in place of x, and gradients from y alone.
 
 #include <cmath>
 #include <limits>

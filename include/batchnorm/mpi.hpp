@@ -186,7 +186,7 @@ class OwnParameterGradients {
     if (to.dbias != nullptr) dbias_.resize(static_cast<std::size_t>(channels));
   }
 
-  /// The arguments with these in the place of the caller's.
+  /// The arguments with these in place of the caller's.
   batchnorm::cpu::GradientArguments<P> arguments() {
     auto own = to_;
     if (to_.dscale != nullptr) own.dscale = dscale_.data();

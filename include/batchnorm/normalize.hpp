@@ -54,7 +54,7 @@ struct NormalizeArguments {
   }
 };
 
-inline constexpr std::string_view output_replaces = "output_x in the place of x or of the residual";
+inline constexpr std::string_view output_replaces = "output_x in place of x or of the residual";
 
 }  // namespace arguments
 

@@ -147,9 +147,9 @@ class Tensor {
   T* data() noexcept { return data_; }                     ///< the elements, the last axis varies fastest
   const T* data() const noexcept { return data_; }         ///< the elements, the last axis varies fastest
   T* begin() noexcept { return data_; }                    ///< the first element in memory
-  T* end() noexcept { return data_ + size_; }              ///< behind the last element in memory
+  T* end() noexcept { return data_ + size_; }              ///< after the last element in memory
   const T* begin() const noexcept { return data_; }        ///< the first element in memory
-  const T* end() const noexcept { return data_ + size_; }  ///< behind the last element in memory
+  const T* end() const noexcept { return data_ + size_; }  ///< after the last element in memory
 
   /// Element i in memory, i in [0, size()).
   T& operator[](std::int64_t i) noexcept { return data_[i]; }

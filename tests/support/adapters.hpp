@@ -6,7 +6,7 @@
 // What tests of adapters share: a foreign tensor normalised through its view has the bits of its elements in a dense tensor.
 namespace support {
 
-/// Training on a view, y in the place of x, against training on the same elements in a dense tensor.
+/// Training on a view, y in place of x, against training on the same elements in a dense tensor.
 template <class T>
 void expect_normalised_in_place(const batchnorm::TensorView<T>& x, Format format) {
   using P = batchnorm::parameter_t<T>;

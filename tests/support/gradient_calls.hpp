@@ -76,7 +76,7 @@ std::vector<ChannelGradients> expected(const GradientCall<T, P>& call);
 template <class T, class P>
 ChannelGradients expected(const GradientCall<T, P>& call, std::int64_t c);
 
-/// What the oracle expects of the call with those moments in the place of the saved statistics.
+/// What the oracle expects of the call with those moments in place of the saved statistics.
 template <class T, class P>
 std::vector<ChannelGradients> expected_with(const GradientCall<T, P>& call, const batchnorm::Moments& moments) {
   const Extents e = call.extents();

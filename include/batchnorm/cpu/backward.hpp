@@ -19,7 +19,7 @@ struct GradientTensors {
   Pass passage;
   Operand<T> dx, dresidual;
 
-  /// Whether an output stands in the place of dy.
+  /// Whether an output stands in place of dy.
   bool in_place() const noexcept { return dx.data == dy.data || dresidual.data == dy.data; }
 };
 

@@ -105,7 +105,7 @@ BATCHNORM_INLINE void load_bfloat16(vec<float, Bytes> (&r)[Count], const void* p
   }
 }
 
-/// Stores vectors in the order that they were loaded in; an even number of them. `past`: past the caches, p aligned to a
+/// Stores vectors in the order that they were loaded in; an even number of them. `past`: non-temporal, p aligned to a
 /// vector.
 template <bool in_order, bool past, int Bytes, int Count>
 BATCHNORM_INLINE void store_bfloat16(void* p, const vec<float, Bytes> (&a)[Count]) {

@@ -60,7 +60,7 @@ class BitReader {
   BitReader() = default;
   BitReader(const unsigned char* bytes, std::int64_t elements) : bytes_(bytes), size_(bytes_of_bits(elements)) {}
 
-  /// The 32 bits from bit i on; what lies behind the mask's last byte counts 0.
+  /// The 32 bits from bit i on; what lies after the mask's last byte counts 0.
   BATCHNORM_INLINE std::uint32_t at(std::int64_t i) const {
     const std::uint64_t bit = static_cast<std::uint64_t>(i);
     const auto byte = static_cast<std::int64_t>(bit / 8);

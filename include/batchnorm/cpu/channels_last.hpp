@@ -121,7 +121,7 @@ class RowBlocks {
     return kernel;
   }
 
-  /// The `after` rows behind the tile are brought to the cache meanwhile.
+  /// The `after` rows after the tile are prefetched meanwhile.
   template <class Sums>
   void add_tile(const Sums& summation, std::int64_t row, std::int64_t rows, std::int64_t after, std::int64_t merged,
                 std::int64_t begin, std::int64_t columns, const SumArrays<Sums>& to) const noexcept {
@@ -187,7 +187,7 @@ class RowSweep {
     period_ = is_flat_ ? detail::ceiling(least_period, columns_) * columns_ : columns_;
   }
 
-  /// Positions that the expanded coefficients cover: whole rows, and the line behind them that a vector may begin in.
+  /// Positions that the expanded coefficients cover: whole rows, and the line after them that a vector may begin in.
   std::int64_t positions() const noexcept { return period_ + line_of<T>; }
 
   /// Fills the coefficients of positions from those of channels.

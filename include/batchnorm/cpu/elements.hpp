@@ -72,7 +72,7 @@ BATCHNORM_INLINE V rounded(const V& a) {
   return load<bytes>(static_cast<const T*>(buffer));
 }
 
-/// Past the caches; p is aligned to the bytes written.
+/// Non-temporal stores; p is aligned to the bytes written.
 template <int Bytes, Element T>
 BATCHNORM_INLINE void stream(T* p, const vec<compute_t<T>, Bytes>& a) {
   if constexpr (std::same_as<T, half>) {
@@ -138,7 +138,7 @@ BATCHNORM_INLINE void store_pair(T* p, const vec<double, Bytes>& low, const vec<
   }
 }
 
-/// The first `count` elements at p, zeros behind them; reads no further.
+/// The first `count` elements at p, followed by zeros; reads no further.
 template <int Bytes, Element T>
 BATCHNORM_INLINE vec<compute_t<T>, Bytes> load_first(const T* p, std::int64_t count) {
   T buffer[lanes_of<Bytes, T>] = {};

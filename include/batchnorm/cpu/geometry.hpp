@@ -15,7 +15,7 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 /// The two memory layouts that every tensor is reduced to. Channels first: n images of c planes of s values next to each other.
 /// Channels last: n rows of c channels next to each other, s == 1.
 ///
-/// Where the rows of pictures have gaps behind them, images (rows) follow run by run: `run` of them at one distance, then the
+/// Where the rows of pictures have gaps between them, images (rows) follow run by run: `run` of them at one distance, then the
 /// next run. Channels first, an image is then one row of a picture, and a batch entry has `rows` of them.
 ///
 /// A mask is in memory order: channels first, it has the channels outside or inside of the batch, as x has them.
@@ -33,7 +33,7 @@ struct Geometry {
   std::int64_t elements() const noexcept { return n * c * s; }
   bool is_one_run() const noexcept { return run == n; }
   bool is_of_rows() const noexcept { return rows != 1 || !is_one_run(); }
-  /// The image behind the last one of the same run.
+  /// The image after the last one of the same run.
   std::int64_t end_of_run(std::int64_t image) const noexcept { return (image / run + 1) * run; }
 
   /// The place of an element in a mask, that is in a dense tensor of this layout, and the distances there between images of a

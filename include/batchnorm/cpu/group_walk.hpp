@@ -131,7 +131,7 @@ class GroupWalk {
     Companion companion{};
     std::int64_t group = counter.take();
     while (group < groups()) {
-      // Only the next group that is known can be brought to the cache; side by side, none is held back from other threads.
+      // Only the next group that is known can be prefetched; side by side, none is held back from other threads.
       const std::int64_t next = Companion::works ? 0 : counter.take();
       sum_group(group, own, companion);
       if constexpr (Companion::works) {
@@ -147,7 +147,7 @@ class GroupWalk {
     }
     if constexpr (Companion::works) {
       if (!companion.is_done()) run(machine_.isa, companion);
-      intrinsics::stream_fence();  // what went past the caches beside sums
+      intrinsics::stream_fence();  // the non-temporal stores made beside sums
     }
   }
 
@@ -166,7 +166,7 @@ class GroupWalk {
     }
   }
 
-  /// The operation on a group, while the next one is brought to the cache.
+  /// The operation on a group, while the next one is prefetched.
   void operate(std::int64_t group, std::int64_t next, const Worker& own) const noexcept {
     const Geometry& g = geometry();
     const std::int64_t first = first_of(group), channels = channels_of(group);

@@ -15,7 +15,7 @@
 //   void close(const V (&constant)[constants], V (&sum)[sums]) const  afterwards: sums that are closed can be added up
 // and an Operation
 //   inputs, outputs, coefficients
-//   prefetched                           the first so many inputs are brought to the cache ahead of time, where there is a next
+//   prefetched                           the first so many inputs are prefetched ahead of time, where there is a next
 //   bits                                 whether it reads or writes a bit per element
 //   void operator()(const V (&in)[inputs], const V (&k)[coefficients], const MaskOf<V>& passes, V (&out)[outputs]) const
 //   MaskOf<V> passes(const V& y) const   the bits that it writes, of its first output
@@ -194,8 +194,8 @@ struct VectorStep {
       if (stores(operation, j)) store<in_order, false>(to.p[j], out[j]);
     }
   }
-  /// The first output goes past the caches, its address aligned to what a step stores; the others too if theirs are as well
-  /// (`all`).
+  /// Non-temporal stores of the first output, whose address is aligned to what a step stores; of the others if theirs are as
+  /// well (`all`).
   BATCHNORM_INLINE void stream_whole(const Operation& operation, const Out& to, bool all) const {
     BATCHNORM_UNROLL
     for (int j = 0; j < Operation::outputs; ++j) {

@@ -11,8 +11,8 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
 /// Applies an operation to `channels` adjacent channels of each of `images` images, `length` values each.
 ///
-/// Streaming: the channels of an image lie without gaps, length >= line_of<T>. They are one run of whole cache lines that go
-/// past the caches, only its first and last line are stored in part; a vector that two channels share gets the coefficients of
+/// Streaming: the channels of an image lie without gaps, length >= line_of<T>. They are one run of whole cache lines, stored
+/// non-temporally; only its first and last line are stored in part; a vector that two channels share gets the coefficients of
 /// both. (A part of a line stored between streamed lines would wait for that line to be read first.) Otherwise channel by
 /// channel; the last vector of a channel overlaps the one before.
 template <Element T, class Operation>
@@ -124,7 +124,7 @@ struct OperateOnPlanes {
     store_part<Bytes>(in.at(place.image, in_batch_stride), to, 0, place.i, K<Bytes>::of_channel(coefficients, 0), place.stream);
   }
 
-  /// Behind the last whole line of the image.
+  /// After the last whole line of the image.
   template <int Bytes>
   BATCHNORM_INLINE void end_image() {
     const In from = in.at(place.image, in_batch_stride);

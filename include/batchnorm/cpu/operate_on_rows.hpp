@@ -16,8 +16,8 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 /// channels. The coefficients hold `period` positions and then the first line_of<T> again; period >= line_of<T>, or no row is
 /// longer than the period.
 /// Without streaming, a few rows at a time share what is loaded of the coefficients, where their first outputs begin at the
-/// same place of a cache line. Streaming: whole cache lines go past the caches, the first and last line of a row are stored in
-/// part. `ahead` is brought to the second-level cache on the way.
+/// same place of a cache line. Streaming: non-temporal stores of whole cache lines; the first and last line of a row are stored
+/// in part. `ahead` is prefetched into the second-level cache.
 template <Element T, class Operation>
 struct OperateOnRows {
   static constexpr int inputs = Operation::inputs;

@@ -25,8 +25,8 @@ struct Machine {
     const std::int64_t useful = (std::max<std::int64_t>)(1, bytes / (std::max<std::int64_t>)(1, tuning->serial_bytes / 2));
     return static_cast<int>(std::clamp<std::int64_t>(executor->concurrency(), 1, useful));
   }
-  /// Whether an operation on x of so many bytes that reads and writes `swept` bytes stores past the caches, if its share of the
-  /// third-level cache is this. One thread alone can keep the memory busy with what it streams; several gain from the cache.
+  /// True if an operation on x of `bytes` bytes that reads and writes `swept` bytes should use non-temporal stores, given its
+  /// share of the third-level cache. One thread can keep the memory busy with what it streams; several gain from the cache.
   bool streams(std::int64_t bytes, std::int64_t swept, double share) const noexcept {
     const double limit = share * static_cast<double>(tuning->l3_bytes);
     return static_cast<double>(swept) > (workers(bytes) > 1 ? 2 * limit : limit);

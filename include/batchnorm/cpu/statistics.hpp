@@ -73,7 +73,7 @@ struct Pair {
   }
 };
 
-/// Merges moments of n_b values per channel into those of n_a, neither 0. The arrays have no room behind the last channel.
+/// Merges moments of n_b values per channel into those of n_a, neither 0. The arrays have no room after the last channel.
 struct MergeMoments {
   double* into[3];  // mean, mean_low, m2
   const double* from[3];

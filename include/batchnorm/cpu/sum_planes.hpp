@@ -9,7 +9,7 @@
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
-/// Sums are bound by arithmetic where their values are in cache, operations that store past the caches by the memory: done
+/// Sums are bound by arithmetic where their values are in cache, operations with non-temporal stores by the memory: done
 /// side by side, one hides the other. A companion is an operation on other values that goes on by a few lines,
 /// `go_on<Bytes>(lines)`, whenever about as many have been summed.
 struct NoCompanion {
@@ -37,7 +37,7 @@ class RunSums {
     for (auto& sums : sums_) open_sums(summation_, constant_, sums);
   }
 
-  /// x[0, n), the bits of which begin at `bit`. While element i is added, ahead.at(i) is brought to the cache, and the
+  /// x[0, n), the bits of which begin at `bit`. While element i is added, ahead.at(i) is prefetched, and the
   /// companion goes on.
   template <bool prefetches, class Ahead, class Companion>
   BATCHNORM_INLINE void add(const In& x, std::int64_t n, const BitReader& bits, std::int64_t bit, const Ahead& ahead,
@@ -185,8 +185,8 @@ struct SumPlanes {
     }
   }
 
-  /// What is brought to the cache while element i of a run is added: the element sum_distance further on, or, where that is
-  /// behind the values that lie next to each other, as far into those that are summed after them.
+  /// What is prefetched while element i of a run is added: the element sum_distance further on, or, where that is
+  /// after the values that lie next to each other, as far into those that are summed after them.
   struct Ahead {
     In here, there;
     std::int64_t change;

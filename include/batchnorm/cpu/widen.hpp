@@ -8,7 +8,7 @@
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
 /// n values as float. Unless `in_order`, they change places with others in the same n where that is faster. As much from
-/// `ahead` on is brought to the cache.
+/// `ahead` on is prefetched.
 template <int Bytes, bool in_order, Element T>
 BATCHNORM_INLINE void widen(const T* from, std::int64_t n, float* to, const T* ahead) {
   using V = vec<float, Bytes>;

@@ -217,7 +217,7 @@ class Arguments {
     if (count == 0 && !empty()) fail<ValueError>("sums are those of no values, x has some" + about_x());
   }
 
-  /// No output shares an element with another argument, but in the place of a replaceable one with the same strides.
+  /// No output shares an element with another argument, but in place of a replaceable one with the same strides.
   void check_overlap() const {
     for (std::size_t i = 0; i < count_; ++i) {
       const Region& output = regions_[i];

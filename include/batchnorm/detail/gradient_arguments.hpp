@@ -24,7 +24,7 @@ struct IsGradientPath<ThroughOutput<T, A>, T> : std::true_type {};
 inline namespace BATCHNORM_KERNELS {
 namespace arguments {
 
-inline constexpr std::string_view gradient_replaces = "dx or dresidual in the place of dy";
+inline constexpr std::string_view gradient_replaces = "dx or dresidual in place of dy";
 
 template <class T>
 cpu::Passage<Identity, cpu::Through::nothing> passage_of(const Arguments&, const Identity&) {

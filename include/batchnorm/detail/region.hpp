@@ -17,7 +17,7 @@ namespace batchnorm::inline BATCHNORM_KERNELS::arguments {
 
 enum class Role { input, output };
 
-/// Whether an output may stand in the place of a tensor that is read.
+/// Whether an output may stand in place of a tensor that is read.
 enum class Replaceable { no, yes };
 
 inline std::uintptr_t address(const volatile void* p) noexcept { return reinterpret_cast<std::uintptr_t>(p); }
@@ -89,7 +89,7 @@ class Region {
     return false;
   }
 
-  /// Whether this output may be written beside another argument: the two share nothing, or it stands in the place of a
+  /// Whether this output may be written beside another argument: the two share nothing, or it stands in place of a
   /// replaceable one with the same strides.
   bool may_be_beside(const Region& other) const noexcept {
     return (other.replaceable_ == Replaceable::yes && coincides(other)) || is_disjoint(other);

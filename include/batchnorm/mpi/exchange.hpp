@@ -262,7 +262,7 @@ class Exchange {
           "MPI_Allgather");
   }
 
-  /// The channels of slice `index` of a statistic that has them, and how many these are: those behind the last are 0.
+  /// The channels of slice `index` of a statistic that has them, and how many these are: those after the last are 0.
   std::int64_t channels_in(const Statistic& statistic, std::int64_t index) const noexcept {
     return std::clamp<std::int64_t>(statistic.channels() - index * width_, 0, width_);
   }

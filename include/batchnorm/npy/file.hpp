@@ -133,7 +133,7 @@ class StagedFile {
     if (std::fflush(file_.get()) != 0 || std::fclose(file_.release()) != 0) fail(detail::reason(errno));
   }
 
-  /// Makes the closed file appear, in the place of an older one of its name.
+  /// Makes the closed file appear, in place of an older one of its name.
   /// @throws FileError   it cannot be renamed: the older one is as it was
   void publish() {
     if (std::rename(partial_.c_str(), target_.c_str()) != 0) fail(detail::reason(errno));

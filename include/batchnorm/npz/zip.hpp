@@ -35,7 +35,7 @@ enum Method : std::uint16_t { stored = 0, deflated = 8 };
 
 inline constexpr std::uint16_t encrypted_flag = 1U << 0;
 inline constexpr std::uint16_t sizes_after_data_flag = 1U << 3;  ///< checksum and sizes stand there, not in the local header
-/// How hard deflate tried, sizes repeated behind the data, a name in UTF-8: none changes how an entry is read here.
+/// How hard deflate tried, sizes repeated after the data, a name in UTF-8: none changes how an entry is read here.
 inline constexpr std::uint16_t harmless_flags = 1U << 1 | 1U << 2 | 1U << 3 | 1U << 11;
 
 /// Why an archive cannot be used; it does not know which file the archive is.
