@@ -267,7 +267,7 @@ TEST_F(LoadOptionsTest, WhatAFileLacksIsAsInANewLayer) {
   EXPECT_EQ(layer.batches, 0);
   const LoadOptions none{.names = {"", "", "", "", ""}};
   EXPECT_EQ(message_of<batchnorm::ValueError>([&] { batchnorm::load_npz<float>(folder_ / "x.npz", none); }),
-            "batchnorm::LoadOptions: channels is absent, and so are all arrays that would tell it");
+            "batchnorm::LoadOptions: channels is absent, and so is every array that has C elements");
   EXPECT_EQ(batchnorm::load_npz<float>(folder_ / "x.npz", {.names = none.names, .channels = 5}).variance[4], 1);
 }
 

@@ -28,9 +28,9 @@ const std::vector<std::string> operations = {"training",      "inference",      
                                              "backward_relu", "backward_add_relu", "moments"};
 const std::vector<std::string> types = {"float", "double", "half", "bfloat16"};
 
-ProgramResult run(std::vector<std::string> arguments) {
+ProgramResult run(std::vector<std::string> arguments, const std::vector<std::string>& environment = {}) {
   arguments.insert(arguments.begin(), BATCHNORM_BENCH_PROGRAM);
-  return support::run_program(arguments);
+  return support::run_program(arguments, environment);
 }
 
 std::vector<std::string> repeated(const std::string& option, const std::vector<std::string>& values) {
@@ -121,11 +121,8 @@ TEST(BatchnormBench, OptionsAreRepeatedAndNameTheirRows) {
 
 // It took the last of the instruction sets, whatever the environment said.
 TEST(BatchnormBench, TakesTheInstructionSetOfTheEnvironment) {
-  setenv("BATCHNORM_ISA", "baseline", 1);
-  const ProgramResult named = run({"--shape", "4,4", "--list"});
-  setenv("BATCHNORM_ISA", "6502", 1);
-  const ProgramResult unknown = run({"--shape", "4,4", "--list"});
-  unsetenv("BATCHNORM_ISA");
+  const ProgramResult named = run({"--shape", "4,4", "--list"}, {"BATCHNORM_ISA=baseline"});
+  const ProgramResult unknown = run({"--shape", "4,4", "--list"}, {"BATCHNORM_ISA=6502"});
   EXPECT_EQ(named.status, 0);
   EXPECT_NE(named.output.find("/baseline/"), std::string::npos) << named.output;
   EXPECT_EQ(unknown.status, 2);
