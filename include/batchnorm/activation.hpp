@@ -3,6 +3,8 @@
 
 #include <concepts>
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
 #include <batchnorm/cpu/default_mode.hpp>
 #include <batchnorm/cpu/vec.hpp>
@@ -194,6 +196,35 @@ A computed_in(const A& activation) noexcept {
   if constexpr (requires { activation.template computed_in<Scalar>(); }) return activation.template computed_in<Scalar>();
   return activation;
 }
+
+/// What tells how dy passes ReLU and leaky ReLU, one type for both: kernels are compiled once. dz = dy where it passes, else
+/// slope * dy; or 0, whatever dy is, with keeps = 0.
+struct TwoPieces {
+  double slope = 0;
+  double keeps = 0;
+
+  template <class V>
+  BATCHNORM_INLINE cpu::MaskOf<V> passes(const V& y) const {
+    return !(y <= V::zero());
+  }
+  template <class V>
+  BATCHNORM_INLINE V gradient(const V& dy, const cpu::MaskOf<V>& passes) const {
+    const V below = dy * V::broadcast(static_cast<typename V::scalar>(slope));
+    const V kept = V::broadcast(static_cast<typename V::scalar>(keeps));
+    return select(passes, dy, select(V::zero() < kept, below, V::zero()));
+  }
+};
+
+inline TwoPieces pieces_of(const Relu&) noexcept { return {0, 0}; }
+inline TwoPieces pieces_of(const LeakyRelu& activation) noexcept { return {activation.slope, 1}; }
+template <class A>
+const A& pieces_of(const A& activation) noexcept {
+  return activation;
+}
+
+/// The type of that.
+template <class A>
+using PiecesOf = std::remove_cvref_t<decltype(pieces_of(std::declval<const A&>()))>;
 
 /// An epilogue taken apart: an activation, and a residual that may be absent.
 template <class E>

@@ -31,14 +31,16 @@ cpu::Passage<Identity, cpu::Through::nothing> passage_of(const Arguments&, const
   return {};
 }
 template <class T, class A>
-cpu::Passage<A, cpu::Through::mask> passage_of(const Arguments& arguments, const ThroughMask<A>& through) {
+cpu::Passage<batchnorm::detail::PiecesOf<A>, cpu::Through::mask> passage_of(const Arguments& arguments,
+                                                                            const ThroughMask<A>& through) {
   arguments.check_trainable(through.activation);
-  return {batchnorm::detail::computed_in<compute_t<T>>(through.activation)};
+  return {batchnorm::detail::pieces_of(batchnorm::detail::computed_in<compute_t<T>>(through.activation))};
 }
 template <class T, class A>
-cpu::Passage<A, cpu::Through::output> passage_of(const Arguments& arguments, const ThroughOutput<T, A>& through) {
+cpu::Passage<batchnorm::detail::PiecesOf<A>, cpu::Through::output> passage_of(const Arguments& arguments,
+                                                                              const ThroughOutput<T, A>& through) {
   arguments.check_trainable(through.activation);
-  return {batchnorm::detail::computed_in<compute_t<T>>(through.activation)};
+  return {batchnorm::detail::pieces_of(batchnorm::detail::computed_in<compute_t<T>>(through.activation))};
 }
 
 /// To in-place gradients: x is the output, and the activation is undone.
