@@ -13,7 +13,6 @@
 #include <vector>
 
 #include <gtest/gtest.h>
-#include <support/instantiations.hpp>
 #include <train_mnist/architectures.hpp>
 #include <train_mnist/distribution.hpp>
 #include <train_mnist/folding.hpp>

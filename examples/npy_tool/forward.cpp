@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <memory>
 #include <optional>
+#include <type_traits>
 
 #include "commands.hpp"
 #include "files.hpp"
@@ -22,25 +23,13 @@ ActivationKind parse_activation(const std::string& option, std::string_view text
       {{"none", ActivationKind::none}, {"relu", ActivationKind::relu}, {"leaky_relu", ActivationKind::leaky_relu}});
 }
 
-/// An activation of our own: chosen at run time, so that the kernels are compiled once for all of them.
-struct ChosenActivation {
-  ActivationKind kind = ActivationKind::none;
-  batchnorm::LeakyRelu leaky_relu;
-
-  template <class V>
-  BATCHNORM_INLINE V operator()(const V& z) const {
-    if (kind == ActivationKind::relu) return batchnorm::Relu()(z);
-    if (kind == ActivationKind::leaky_relu) return leaky_relu(z);
-    return z;
-  }
-};
-
 struct ForwardArguments {
   std::filesystem::path x, scale, bias, mean, variance, out;
   std::optional<std::filesystem::path> residual;
   batchnorm::Format format = batchnorm::Format::NCHW;
   batchnorm::Options options;
-  ChosenActivation activation;
+  ActivationKind activation = ActivationKind::none;
+  batchnorm::LeakyRelu leaky_relu;
 };
 
 /// The opened files: they exist, are well formed, and their types go together.
@@ -62,9 +51,16 @@ struct ForwardFiles {
 /// Calls body(epilogue) with what the command line wants done after scale and bias.
 template <Element T, class Body>
 void with_epilogue(const ForwardArguments& arguments, std::optional<npy::Reader>& residual_file, Body body) {
-  if (!residual_file) return body(arguments.activation);
-  const Tensor<T> residual = npy::read_tensor<T>(*residual_file);
-  body(batchnorm::AddResidual<T, ChosenActivation>{residual, arguments.activation});
+  const auto with_residual = [&](const auto& activation) {
+    if (!residual_file) return body(activation);
+    const Tensor<T> residual = npy::read_tensor<T>(*residual_file);
+    body(batchnorm::AddResidual<T, std::remove_cvref_t<decltype(activation)>>{residual, activation});
+  };
+  switch (arguments.activation) {
+    case ActivationKind::none: return with_residual(batchnorm::Identity());
+    case ActivationKind::relu: return with_residual(batchnorm::Relu());
+    case ActivationKind::leaky_relu: return with_residual(arguments.leaky_relu);
+  }
 }
 
 template <Element T, ParameterOf<T> P>
@@ -118,10 +114,10 @@ void add_forward(CLI::App& app) {
              arguments->options.momentum, parse_number);
   add_parsed(command, "--running-variance", "unbiased|biased", "Variance that enters the running one, default unbiased",
              arguments->options.running_variance, parse_running_variance);
-  add_parsed(command, "--activation", "none|relu|leaky_relu", "Applied last, default none", arguments->activation.kind,
+  add_parsed(command, "--activation", "none|relu|leaky_relu", "Applied last, default none", arguments->activation,
              parse_activation);
-  add_parsed(command, "--slope", "A", "Factor of negative values in leaky_relu, default 0.01",
-             arguments->activation.leaky_relu.slope, parse_finite_number);
+  add_parsed(command, "--slope", "A", "Factor of negative values in leaky_relu, default 0.01", arguments->leaky_relu.slope,
+             parse_finite_number);
   command.add_option("--residual", arguments->residual, "Added before the activation: shape and type of x")->type_name("FILE");
   add_folder(command, arguments->out);
   command.callback([arguments] { forward(*arguments); });

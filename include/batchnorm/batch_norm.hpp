@@ -294,3 +294,7 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
 
 }  // namespace BATCHNORM_KERNELS
 }  // namespace batchnorm
+
+#if BATCHNORM_USES_COMPILED
+#include <batchnorm/compiled/forward.hpp>
+#endif

@@ -339,3 +339,7 @@ void input_gradient(std::type_identity_t<TensorView<const T>> dy, TensorView<con
 
 }  // namespace BATCHNORM_KERNELS
 }  // namespace batchnorm
+
+#if BATCHNORM_USES_COMPILED
+#include <batchnorm/compiled/gradients.hpp>
+#endif

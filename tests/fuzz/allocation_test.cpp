@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-#include "failing_allocations.hpp"
+#include <batchnorm/in_place.hpp>
 
-#include "in_place_kernels.hpp"
+#include "failing_allocations.hpp"
 #include "support/gradient_calls.hpp"
 #include "support/tunings.hpp"
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-#include "in_place_kernels.hpp"
+#include <batchnorm/in_place.hpp>
+
 #include "kinds.hpp"
 #include "support/gradient_calls.hpp"
 #include "values.hpp"
 
-// Training that keeps one buffer, of float: no other type's kernels are compiled.
+// Training that keeps one buffer, of float.
 namespace fuzz {
 namespace {
 

@@ -7,9 +7,9 @@
 
 #include <batchnorm/batchnorm.hpp>
 
+#include "activations.hpp"
 #include "buffers.hpp"
 #include "cases.hpp"
-#include "instantiations.hpp"
 #include "oracle.hpp"
 #include "ulp.hpp"
 

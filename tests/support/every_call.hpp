@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "activations.hpp"
 #include "cases.hpp"
-#include "instantiations.hpp"
 
 // Every kind of call on one shape, for what holds of all of them.
 namespace support {

@@ -11,7 +11,7 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
 /// A statistic of a group of channels, then an operation that depends on it, while the group is in cache and the next one is on
 /// its way there. `finish(first, channels, state, coefficients)` turns merged blocks into the coefficients of the operation.
-template <Element T, class Statistic, class Operation, class Finish>
+template <Element T, class Statistic, class Operation>
 class GroupWalk {
  public:
   using Compute = compute_t<T>;
@@ -19,6 +19,7 @@ class GroupWalk {
   using Summation = typename Statistic::Summation;
   using Arrays = SumArrays<Summation>;
   using Constants = Coefficients<Compute, Operation::coefficients>;
+  using Finish = CoefficientsCallback<T, Operation>;
 
   GroupWalk(const Machine& machine, const Reduction<T, Statistic>& reduction, const Elementwise<T, Operation>& work,
             const Finish& finish, bool streams) noexcept

@@ -2,6 +2,9 @@
 #pragma once
 
 #include <atomic>
+#include <concepts>
+#include <memory>
+#include <type_traits>
 
 #include <batchnorm/cpu/default_mode.hpp>
 #include <batchnorm/cpu/dispatch.hpp>
@@ -182,6 +185,39 @@ struct ChannelArrays {
     for (int k = 0; k < arrays; ++k) std::fill_n((*this)[k] + channels, stride - channels, 0.0);
   }
 };
+
+/// A reference to a callable, which outlives it. The walks take callbacks as such, so that they are compiled once for an
+/// element type and a policy, whoever calls them.
+template <class... Args>
+class Callback {
+ public:
+  template <class F>
+    requires(!std::same_as<std::remove_cvref_t<F>, Callback>)
+  Callback(const F& callable)
+  noexcept
+      : callable_(std::addressof(callable)),
+        call_([](const void* object, Args... args) { (*static_cast<const F*>(object))(args...); }) {}
+
+  void operator()(Args... args) const { call_(callable_, args...); }
+
+ private:
+  const void* callable_;
+  void (*call_)(const void*, Args...);
+};
+
+/// (first, channels, state): the sums of channels [first, first + channels) are merged in `state`.
+using SumsCallback = Callback<std::int64_t, std::int64_t, const ChannelArrays&>;
+
+template <Element T, class Operation>
+using CoefficientsOf = Coefficients<compute_t<T>, Operation::coefficients>;
+
+/// The same, and where the coefficients that follow from the sums go.
+template <Element T, class Operation>
+using CoefficientsCallback = Callback<std::int64_t, std::int64_t, const ChannelArrays&, const CoefficientsOf<T, Operation>&>;
+
+/// Where the coefficients of all channels go.
+template <Element T, class Operation>
+using FillCallback = Callback<const CoefficientsOf<T, Operation>&>;
 
 /// The same as a part of the scratch memory.
 struct ChannelScratch {

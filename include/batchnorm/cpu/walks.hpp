@@ -30,8 +30,7 @@ class BlockwiseSums {
   }
 
   /// Sums all blocks, then merges them; `finish(first, channels, state)` is called for slices that cover all channels.
-  template <class Finish>
-  void run_all(const Scratch& scratch, const Finish& finish) const noexcept {
+  void run_all(const Scratch& scratch, const SumsCallback& finish) const noexcept {
     // Few blocks are cut into slices of channels, so that no thread is left without work.
     const Geometry& g = reduction_.geometry;
     const std::int64_t blocks = reduction_.partition.blocks;
@@ -45,8 +44,7 @@ class BlockwiseSums {
   }
 
   /// The same; `after_block(block)` is called when all channels of a block are summed, while it may be in cache.
-  template <class AfterBlock, class Finish>
-  void run_all(const Scratch& scratch, const AfterBlock& after_block, const Finish& finish) const noexcept {
+  void run_all(const Scratch& scratch, const Callback<const Block&>& after_block, const SumsCallback& finish) const noexcept {
     for_each(machine_, workers_, reduction_.partition.blocks, [&](int worker, std::int64_t b) {
       add_block(scratch, worker, b, 0, reduction_.geometry.c);
       after_block(block_at(reduction_.geometry, reduction_.partition, b));
@@ -72,8 +70,7 @@ class BlockwiseSums {
     return Arrays::in(scratch[blocks_] + b * block_stride_, padded(reduction_.geometry.c));
   }
 
-  template <class Finish>
-  void merge_blocks(const Scratch& scratch, Finish&& finish) const noexcept {
+  void merge_blocks(const Scratch& scratch, const SumsCallback& finish) const noexcept {
     // Merging is worth a second thread only when there is much of it.
     const std::int64_t c = reduction_.geometry.c;
     const bool serial = c * reduction_.partition.blocks < (1 << 14);
@@ -155,9 +152,9 @@ class WholeSweep {
 /// A statistic, and an operation that depends on it. `finish(first, channels, state, coefficients)` turns one into the other.
 /// `in_place`: an output of the operation is an input of the reduction.
 /// @throws std::bad_alloc   before anything is written
-template <Element T, class Statistic, class Operation, class Finish>
+template <Element T, class Statistic, class Operation>
 void reduce_then_sweep(const Machine& machine, Reduction<T, Statistic> reduction, const Elementwise<T, Operation>& work,
-                       bool in_place, const Finish& finish) {
+                       bool in_place, const std::type_identity_t<CoefficientsCallback<T, Operation>>& finish) {
   const Tuning& t = *machine.tuning;
   const double l3 = static_cast<double>(t.l3_bytes);
   const double read_bytes = static_cast<double>(reduction.bytes() * Statistic::Summation::inputs);
@@ -165,7 +162,7 @@ void reduce_then_sweep(const Machine& machine, Reduction<T, Statistic> reduction
   if (!reduction.geometry.channels_last) {
     // Groups are overwritten while others are summed.
     reduction.is_overwritten = in_place;
-    GroupWalk<T, Statistic, Operation, Finish> groups(machine, reduction, work, finish, streams);
+    GroupWalk<T, Statistic, Operation> groups(machine, reduction, work, finish, streams);
     if (groups.fits()) {
       groups.allocate();
       groups.run_all();
@@ -188,8 +185,8 @@ void reduce_then_sweep(const Machine& machine, Reduction<T, Statistic> reduction
 
 /// Only the statistic. `finish(first, channels, state)` is called for slices that cover all channels.
 /// @throws std::bad_alloc   before anything is written
-template <Element T, class Statistic, class Finish>
-void reduce(const Machine& machine, const Reduction<T, Statistic>& reduction, const Finish& finish) {
+template <Element T, class Statistic>
+void reduce(const Machine& machine, const Reduction<T, Statistic>& reduction, const SumsCallback& finish) {
   BlockwiseSums<T, Statistic> sums(machine, reduction);
   Scratch scratch;
   sums.reserve(scratch);
@@ -199,8 +196,9 @@ void reduce(const Machine& machine, const Reduction<T, Statistic>& reduction, co
 
 /// Only the operation. `fill(coefficients)` computes its coefficients, after all memory is allocated.
 /// @throws std::bad_alloc   before anything is written
-template <Element T, class Operation, class Fill>
-void sweep(const Machine& machine, const Elementwise<T, Operation>& work, const Fill& fill) {
+template <Element T, class Operation>
+void sweep(const Machine& machine, const Elementwise<T, Operation>& work,
+           const std::type_identity_t<FillCallback<T, Operation>>& fill) {
   WholeSweep<T, Operation> whole(machine, work);
   Scratch scratch;
   whole.reserve(scratch);
@@ -212,9 +210,9 @@ void sweep(const Machine& machine, const Elementwise<T, Operation>& work, const 
 /// A statistic and an operation that does not depend on it, block by block: what both read is read once. `fill(coefficients)`
 /// comes before, `finish(first, channels, state)` after.
 /// @throws std::bad_alloc   before anything is written
-template <Element T, class Statistic, class Operation, class Fill, class Finish>
+template <Element T, class Statistic, class Operation>
 void reduce_and_sweep(const Machine& machine, Reduction<T, Statistic> reduction, const Elementwise<T, Operation>& work,
-                      bool in_place, const Fill& fill, const Finish& finish) {
+                      bool in_place, const std::type_identity_t<FillCallback<T, Operation>>& fill, const SumsCallback& finish) {
   reduction.is_overwritten = in_place;
   BlockwiseSums<T, Statistic> sums(machine, reduction);
   WholeSweep<T, Operation> whole(machine, work);

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The forward pass as a library: what its sources instantiate (PREFIX empty) and programs that link it declare (PREFIX extern).
+// A program compiles what is not on the list, such as an activation of its own, as it does without the library.
+
+#include <batchnorm/batch_norm.hpp>
+#include <batchnorm/compiled/kernel.hpp>
+
+namespace batchnorm::inline BATCHNORM_KERNELS::cpu::compiled {
+
+template <Element T>
+using Plain = Normalization<T, Identity, false, false>;
+template <Element T>
+using ToRelu = Normalization<T, Relu, false, false>;
+template <Element T>
+using ToReluAndMask = Normalization<T, Relu, false, true>;
+template <Element T>
+using ToLeakyRelu = Normalization<T, LeakyRelu, false, false>;
+template <Element T>
+using AddResidual = Normalization<T, Identity, true, false>;
+template <Element T>
+using AddResidualToRelu = Normalization<T, Relu, true, false>;
+template <Element T>
+using AddResidualToReluAndMask = Normalization<T, Relu, true, true>;
+template <Element T>
+using AddResidualToLeakyRelu = Normalization<T, LeakyRelu, true, false>;
+template <Element T>
+using AddResidualToLeakyReluAndMask = Normalization<T, LeakyRelu, true, true>;
+
+}  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu::compiled
+
+#define BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, OPERATION)                                                             \
+  PREFIX template void cpu::reduce_then_sweep<T, cpu::MomentStatistic<T>, cpu::compiled::OPERATION<T>>(                    \
+      const cpu::Machine&, cpu::Reduction<T, cpu::MomentStatistic<T>>,                                                     \
+      const cpu::Elementwise<T, cpu::compiled::OPERATION<T>>&, bool,                                                       \
+      const cpu::CoefficientsCallback<T, cpu::compiled::OPERATION<T>>&);                                                   \
+  PREFIX template void cpu::sweep<T, cpu::compiled::OPERATION<T>>(const cpu::Machine&,                                     \
+                                                                  const cpu::Elementwise<T, cpu::compiled::OPERATION<T>>&, \
+                                                                  const cpu::FillCallback<T, cpu::compiled::OPERATION<T>>&);
+
+/// What follows from the statistics of channels, for parameters of type P.
+#define BATCHNORM_COMPILED_CHANNELS(PREFIX, COMPUTE, P)                \
+  BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::FinalizeChannels<COMPUTE, P>) \
+  BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::ConstantCoefficients<COMPUTE, P>)
+
+#define BATCHNORM_COMPILED_EPILOGUE(PREFIX, T, P, ...)                                                                 \
+  PREFIX template void batch_norm<T, P, __VA_ARGS__>(Format, const Options&, TensorView<const T>, TensorView<const P>, \
+                                                     TensorView<const P>, TensorView<P>, TensorView<P>,                \
+                                                     const OutputViews<T, P>&, const __VA_ARGS__&, const CallOptions&);
+
+/// The calls with parameters of type P and no epilogue.
+#define BATCHNORM_COMPILED_CALLS(PREFIX, T, P)                                                                          \
+  BATCHNORM_COMPILED_EPILOGUE(PREFIX, T, P, Identity)                                                                   \
+  PREFIX template void normalize<T, P, Identity>(TensorView<const T>, Format, TensorView<const P>, TensorView<const P>, \
+                                                 TensorView<const P>, TensorView<const P>, double, TensorView<T>,       \
+                                                 const Identity&, const CallOptions&);                                  \
+  PREFIX template void normalize<T, P, Identity>(TensorView<const T>, Format, const Moments&, TensorView<const P>,      \
+                                                 TensorView<const P>, double, TensorView<T>, const Identity&,           \
+                                                 const CallOptions&);
+
+/// What sums the moments of T: an activation of the program's own compiles the rest.
+#define BATCHNORM_COMPILED_SUMMATION(PREFIX, T, SUMMATION)               \
+  BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::SumPlanes<T, SUMMATION, false>) \
+  BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::SumPlanes<T, SUMMATION, true>)  \
+  BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::SumColumns<T, SUMMATION>)
+
+#define BATCHNORM_COMPILED_MERGES(PREFIX)              \
+  BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::MergeMoments) \
+  BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::MergeBlock)   \
+  BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::SumSegments)  \
+  BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::RefinePivots)
+
+#define BATCHNORM_COMPILED_FORWARD(PREFIX, T, P)                                                         \
+  PREFIX template void cpu::reduce<T, cpu::MomentStatistic<T>>(                                          \
+      const cpu::Machine&, const cpu::Reduction<T, cpu::MomentStatistic<T>>&, const cpu::SumsCallback&); \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, Plain)                                                     \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, ToRelu)                                                    \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, ToReluAndMask)                                             \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, ToLeakyRelu)                                               \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidual)                                               \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidualToRelu)                                         \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidualToReluAndMask)                                  \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidualToLeakyRelu)                                    \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidualToLeakyReluAndMask)                             \
+  BATCHNORM_COMPILED_CALLS(PREFIX, T, P)                                                                 \
+  BATCHNORM_COMPILED_EPILOGUE(PREFIX, T, P, Relu)                                                        \
+  BATCHNORM_COMPILED_EPILOGUE(PREFIX, T, P, batchnorm::AddResidual<T, LeakyRelu>)                        \
+  PREFIX template Moments moments<T>(TensorView<const T>, Format, const CallOptions&);
+
+#if BATCHNORM_USES_COMPILED
+namespace batchnorm {
+inline namespace BATCHNORM_KERNELS {
+
+BATCHNORM_COMPILED_MERGES(extern)
+BATCHNORM_COMPILED_SUMMATION(extern, float, cpu::MomentSummation<float>)
+BATCHNORM_COMPILED_SUMMATION(extern, double, cpu::MomentSummation<double>)
+BATCHNORM_COMPILED_SUMMATION(extern, double, cpu::RefinedMomentSummation)
+BATCHNORM_COMPILED_SUMMATION(extern, half, cpu::MomentSummation<half>)
+BATCHNORM_COMPILED_SUMMATION(extern, bfloat16, cpu::MomentSummation<bfloat16>)
+BATCHNORM_COMPILED_CHANNELS(extern, float, float)
+BATCHNORM_COMPILED_CHANNELS(extern, float, half)
+BATCHNORM_COMPILED_CHANNELS(extern, float, bfloat16)
+BATCHNORM_COMPILED_CHANNELS(extern, double, double)
+BATCHNORM_COMPILED_FORWARD(extern, float, float)
+BATCHNORM_COMPILED_CALLS(extern, float, half)
+BATCHNORM_COMPILED_FORWARD(extern, double, double)
+BATCHNORM_COMPILED_FORWARD(extern, half, float)
+BATCHNORM_COMPILED_CALLS(extern, half, half)
+BATCHNORM_COMPILED_FORWARD(extern, bfloat16, float)
+BATCHNORM_COMPILED_CALLS(extern, bfloat16, bfloat16)
+
+}  // namespace BATCHNORM_KERNELS
+}  // namespace batchnorm
+#endif

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: MIT
+#include <batchnorm/compiled/gradients.hpp>
+
+// An empty macro argument: a definition has no prefix.
+namespace batchnorm::inline BATCHNORM_KERNELS {
+BATCHNORM_COMPILED_GRADIENTS(, bfloat16, float)
+BATCHNORM_COMPILED_GRADIENT_CHANNELS(, float, bfloat16)
+BATCHNORM_COMPILED_GRADIENT_CALLS(, bfloat16, bfloat16)
+}  // namespace batchnorm::inline BATCHNORM_KERNELS

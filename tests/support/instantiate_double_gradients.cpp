@@ -1,6 +1,0 @@
-// SPDX-License-Identifier: MIT
-#include "instantiations.hpp"
-
-// An empty macro argument: the definition has no prefix.
-SUPPORT_INSTANTIATE_GRADIENTS(, double, double)
-SUPPORT_INSTANTIATE_ELEMENT_GRADIENTS(, double, double)
