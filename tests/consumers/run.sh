@@ -11,11 +11,12 @@ wanted=("$@")
 
 # ---- what scenarios are made of
 
-# consume PROJECT COMPILER CMAKE_OPTION...: builds and runs one of the projects beside this script.
+# consume PROJECT COMPILER CMAKE_OPTION...: builds and runs one of the projects beside this script, without optimization: what
+# is tried is how a program finds the library.
 consume() {
   local project=$1 compiler=$2
   shift 2
-  cmake -S "tests/consumers/$project" -B "$folder" -G Ninja -D CMAKE_CXX_COMPILER="$compiler" -D CMAKE_BUILD_TYPE=Release \
+  cmake -S "tests/consumers/$project" -B "$folder" -G Ninja -D CMAKE_CXX_COMPILER="$compiler" -D CMAKE_BUILD_TYPE=Debug \
     -D PROGRAM="$program" "$@" &&
     cmake --build "$folder" && "$folder/program"
 }

@@ -571,7 +571,7 @@ class Machine {
 
 void Machine::check_launch(int max_threads) const {
   const auto require = [](bool condition, const char* message) {
-    if (!condition) throw std::runtime_error(std::string("launch: ") + message);
+    if (!condition) throw std::runtime_error(std::string("launch: ").append(message));
   };
   require(launch_.threads >= lanes && launch_.threads % lanes == 0, "threads is not a number of whole warps");
   require(launch_.threads <= max_threads, "threads exceeds the body's max_threads");
