@@ -25,6 +25,7 @@ done | awk '
     while ((status = (getline line < path)) > 0) {
       if (line ~ /^ *#(if|ifdef|ifndef)/) ++depth
       if (line ~ /^ *#endif/) --depth
+      if (line ~ /^#include <batchnorm\/compiled\//) continue  # one header has no library of compiled kernels
       if (line ~ /^ *#include <batchnorm\//) {
         if (depth > 0) fail(path ": included under a condition: " line)
         name = line

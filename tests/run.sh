@@ -24,8 +24,8 @@ it installs those that are missing, otherwise it says which.
                         the one and the operator for the other against their own
   --fuzz MINUTES        also searches for failures for so many minutes: half of them the differential fuzzer, with seeds that it has
                         not had, half the tests named *Fuzz* and *Search*; and it prints what reproduces a failure
-  --all                 all of these but --compilers, --frameworks and --fuzz: the sanitizers are Clang's and run without x86-64-v4, the
-                        thread sanitizer without the bodies of CUDA kernels, CUDA's code is that of three architectures instead of
+  --all                 all of these but --compilers, --frameworks and --fuzz: the sanitizers are Clang's and run without x86-64-v4, and
+                        without the bodies of CUDA kernels, CUDA's code is that of three architectures instead of
                         seven, and the tests with PyTorch and MindSpore run where python3 finds them
   --warnings-as-errors  a compiler's warning fails the build
   --help                this text
@@ -191,10 +191,15 @@ usual_tests() {
   fi
   build "$1" "${targets[@]}" && run_tests "$1" "${left_out[@]}"
 }
-# Of the programs that test code that runs. The emulated self-test takes minutes so, its bodies' tests do not.
+# Of the programs that test code that runs. The emulated self-test takes minutes so, its bodies' tests do not; the gate leaves both
+# out, since the emulator has guard pages of its own.
 sanitized_tests() {
-  build "$1" batchnorm_test_programs &&
-    run_tests "$1" --label-regex '^(values|threads|cuda|ranks|fuzz)$' --exclude-regex '^cuda_(emulated_)?selftest|^cuda_compiled'
+  local targets=(batchnorm_test_programs) labels='values|threads|ranks|fuzz'
+  if ! $all; then
+    targets+=(batchnorm_cuda_emulator_tests) labels+='|cuda'
+  fi
+  build "$1" "${targets[@]}" &&
+    run_tests "$1" --label-regex "^($labels)\$" --exclude-regex '^cuda_(emulated_)?selftest|^cuda_compiled'
 }
 # Of the bodies of CUDA kernels, those of one type, and between ranks the short tests; the gate leaves them out, since the emulator
 # finds races itself (race_test.cpp). Headers are compiled alone here, since Clang parses them in half the time.
