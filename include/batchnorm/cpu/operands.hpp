@@ -102,11 +102,17 @@ SumArrays<Summation> leading(const SumArrays<Larger>& arrays) noexcept {
   return result;
 }
 
+/// Whether a Summation has `add_two`. Not in the place where it is asked: nvcc 13 stumbles over that.
+template <class Summation, class V>
+concept AddsTwo = requires(const Summation& summation, const V (&factor)[Summation::factors], V (&sum)[Summation::sums]) {
+  summation.add_two(factor, factor, sum, sum);
+};
+
 /// Factors a to `sum` and b to `other`, which may be the same.
 template <class Summation, class V>
 BATCHNORM_INLINE void add_two(const Summation& summation, const V (&a)[Summation::factors], const V (&b)[Summation::factors],
                               V (&sum)[Summation::sums], V (&other)[Summation::sums]) {
-  if constexpr (requires { summation.add_two(a, b, sum, other); }) {
+  if constexpr (AddsTwo<Summation, V>) {
     summation.add_two(a, b, sum, other);
   } else {
     summation.add(a, sum);

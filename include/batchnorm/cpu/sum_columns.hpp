@@ -120,7 +120,7 @@ struct SumColumns {
       for (int j = 0; j < inputs; ++j) walks[static_cast<std::size_t>(j)].step(lines);
     };
     std::int64_t r = 0;
-    if constexpr (requires(const D<Bytes>(&f)[Summation::factors]) { summation.add_two(f, f, here.sum[0], here.sum[0]); }) {
+    if constexpr (AddsTwo<Summation, D<Bytes>>) {
       for (; r + 2 <= count; r += 2, row = row.at(2, row_stride)) {
         prefetch_beside(r);
         prefetch_beside(r + 1);
