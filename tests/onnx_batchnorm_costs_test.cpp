@@ -30,7 +30,7 @@ class OnnxBatchnormCostsTest : public OnnxBatchnormTest {
     const std::size_t kilobytes = 40000 + size * 200 / 1024;
     const bool is_sanitized = address_sanitizer || thread_sanitizer;
     const std::string limits =
-        "ulimit -t 30; " + (is_sanitized ? "" : "ulimit -v " + std::to_string(kilobytes)) + "; exec \"$@\"";
+        "ulimit -t 30; " + (is_sanitized ? "" : "ulimit -v " + std::to_string(kilobytes) + "; ") + "exec \"$@\"";
     for (const std::vector<std::string>& command :
          std::vector<std::vector<std::string>>{{"list", model()}, {"fold", model(), "--out", folder_ / "folded.onnx"}}) {
       SCOPED_TRACE(command[0]);
