@@ -10,7 +10,5 @@ if("${CMAKE_CXX_FLAGS} " MATCHES "-DBATCHNORM_WITHOUT_AVX512[ =]")
   set(has_v4 0)
 endif()
 target_compile_definitions(batchnorm_compiled PUBLIC BATCHNORM_COMPILED=${has_v4})
-# Without optimization, vectors would be computed lane by lane, through memory.
-target_compile_options(batchnorm_compiled PRIVATE $<$<CONFIG:Debug>:-O1>)
 # Shared libraries take it in.
 set_target_properties(batchnorm_compiled PROPERTIES POSITION_INDEPENDENT_CODE ON)

@@ -24,9 +24,10 @@ it installs those that are missing, otherwise it says which.
                         the one and the operator for the other against their own
   --fuzz MINUTES        also searches for failures for so many minutes: half of them the differential fuzzer, with seeds that it has
                         not had, half the tests named *Fuzz* and *Search*; and it prints what reproduces a failure
-  --all                 all of these but --compilers, --frameworks and --fuzz: the sanitizers are Clang's and run without x86-64-v4, and
-                        without the bodies of CUDA kernels, CUDA's code is that of three architectures instead of
-                        seven, and the tests with PyTorch and MindSpore run where python3 finds them
+  --all                 all of these but --compilers, --frameworks and --fuzz, and less of three: the sanitizers are Clang's and run
+                        without x86-64-v4 and without the bodies of CUDA kernels, the address sanitizer with the fuzzer and the
+                        tests of files and failed allocations alone; CUDA's code is that of three architectures instead of
+                        seven; the tests with PyTorch and MindSpore run where python3 finds them
   --warnings-as-errors  a compiler's warning fails the build
   --help                this text
 END
@@ -143,7 +144,7 @@ else
   fi
 fi
 # Where this processor does not run them, the kernels of x86-64-v4 are left out of the sanitized builds: a third less to compile.
-# So they are in the gate, which would take more than its time on slow machines; --sanitizers alone has them.
+# So they are in the gate, whose time is short; --sanitizers alone has them.
 sanitizer_options=()
 if $all || ! grep -qw avx512dq /proc/cpuinfo; then
   sanitizer_options=(-D CMAKE_CXX_FLAGS=-DBATCHNORM_WITHOUT_AVX512)
@@ -191,12 +192,13 @@ usual_tests() {
   fi
   build "$1" "${targets[@]}" && run_tests "$1" "${left_out[@]}"
 }
-# Of the programs that test code that runs. The emulated self-test takes minutes so, its bodies' tests do not; the gate leaves both
-# out, since the emulator has guard pages of its own.
+# The programs that test code that runs. The emulated self-test takes minutes so, its bodies' tests do not. The gate has of them the
+# fuzzer, whose random calls go through all kernels, and the tests of failed allocations and of malformed files: the others take
+# an hour on a slow machine, compiled and run.
 sanitized_tests() {
-  local targets=(batchnorm_test_programs) labels='values|threads|ranks|fuzz'
-  if ! $all; then
-    targets+=(batchnorm_cuda_emulator_tests) labels+='|cuda'
+  local targets=(batchnorm_test_programs batchnorm_cuda_emulator_tests) labels='values|threads|ranks|fuzz|cuda|programs'
+  if $all; then
+    targets=(batchnorm_fuzz batchnorm_allocation_tests batchnorm_file_tests) labels='values|fuzz'
   fi
   build "$1" "${targets[@]}" &&
     run_tests "$1" --label-regex "^($labels)\$" --exclude-regex '^cuda_(emulated_)?selftest|^cuda_compiled'
