@@ -123,11 +123,11 @@ ForwardCall<DeviceElement<T>> forward_call(arguments::Arguments& arguments, cons
     call.mask = arguments.mask(out.mask);
   }
   call.geometry = geometry_of(arguments);
-  call.x = on_device(dense(arguments, "x", checked.work.in.of[0]));
+  call.x = on_device(dense(arguments, "x", checked.work.in[0]));
   if constexpr (Parts::adds_residual) {
-    call.residual = on_device(dense(arguments, "residual", checked.work.in.of[1]));
+    call.residual = on_device(dense(arguments, "residual", checked.work.in[1]));
   }
-  call.y = on_device(dense(arguments, "output_x", checked.work.out.of[0]));
+  call.y = on_device(dense(arguments, "output_x", checked.work.out[0]));
   call.activation = activation_of<compute_t<T>>(Parts::activation(epilogue));
   call.is_training = options.is_training;
   ForwardChannels<P>& channels = call.channels;

@@ -212,8 +212,8 @@ void batch_norm_double_backward(Format format, const Options& options, std::type
   arguments.fit(out.dx);
   arguments.fit(out.ddy);
   cpu::DoubleGradientTensors<T> tensors;
-  tensors.in.of[1] = arguments.tensor("dy", dy);
-  tensors.in.of[2] = arguments.optional_tensor("ddx", ddx);
+  tensors.in[1] = arguments.tensor("dy", dy);
+  tensors.in[2] = arguments.optional_tensor("ddx", ddx);
   const arguments::GivenVectors<P> given(arguments, mean, variance);
   cpu::DoubleGradientArguments<P> to;
   to.scale = arguments.channel_vector("scale", scale);
@@ -231,13 +231,13 @@ void batch_norm_double_backward(Format format, const Options& options, std::type
   }
   if (tensors.dx.data == nullptr && tensors.ddy.data == nullptr && to.dscale == nullptr) return;
   tensors.geometry = arguments.geometry();
-  tensors.in.of[0] = arguments.x(x);
+  tensors.in[0] = arguments.x(x);
   to.values = tensors.geometry.values();
   cpu::Scratch scratch;
   const auto part = cpu::ChannelScratch::reserve(scratch, arguments.channels(), cpu::GivenStatistics::count);
   const auto zeros = scratch.reserve<T>(ddx.present() ? 0 : arguments::zeros_needed(tensors.geometry));
   scratch.allocate();
-  if (!ddx.present()) tensors.in.of[2] = arguments::zeros(scratch[zeros], tensors.geometry);
+  if (!ddx.present()) tensors.in[2] = arguments::zeros(scratch[zeros], tensors.geometry);
   const cpu::GivenStatistics statistics = given.in(part.in(scratch), arguments.channels());
   if (options.is_training) {
     cpu::double_backward_training(machine, tensors, statistics, to);

@@ -158,7 +158,7 @@ void forward(Exchange<Moments>& exchange, arguments::ForwardArguments<writes_mas
   const auto part = batchnorm::cpu::ChannelScratch::reserve(scratch, channels, 4);
   scratch.allocate();
   if (!arguments.empty()) {
-    batchnorm::cpu::collect_moments(machine, arguments.geometry(), given.checked.work.in.of[0], own.mean.data(),
+    batchnorm::cpu::collect_moments(machine, arguments.geometry(), given.checked.work.in[0], own.mean.data(),
                                     own.mean_low.data(), own.m2.data());
     own.count = arguments.geometry().values();
   }

@@ -46,11 +46,11 @@ struct NormalizeArguments {
     work.operation.activation = Parts::activation(epilogue);
     arguments.fit(y);
     if constexpr (Parts::adds_residual) arguments.fit(epilogue.residual);
-    work.out.of[0] = arguments.tensor("output_x", y);
-    if constexpr (Parts::adds_residual) work.in.of[1] = arguments.tensor("residual", epilogue.residual, Replaceable::yes);
+    work.out[0] = arguments.tensor("output_x", y);
+    if constexpr (Parts::adds_residual) work.in[1] = arguments.tensor("residual", epilogue.residual, Replaceable::yes);
     if (arguments.empty()) return;
     work.geometry = arguments.geometry();
-    work.in.of[0] = arguments.x(x);
+    work.in[0] = arguments.x(x);
   }
 };
 

@@ -30,14 +30,8 @@ using AddResidualToLeakyReluAndMask = Normalization<T, LeakyRelu, true, true>;
 
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu::compiled
 
-#define BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, OPERATION)                                                             \
-  PREFIX template void cpu::reduce_then_sweep<T, cpu::MomentStatistic<T>, cpu::compiled::OPERATION<T>>(                    \
-      const cpu::Machine&, cpu::Reduction<T, cpu::MomentStatistic<T>>,                                                     \
-      const cpu::Elementwise<T, cpu::compiled::OPERATION<T>>&, bool,                                                       \
-      const cpu::CoefficientsCallback<T, cpu::compiled::OPERATION<T>>&);                                                   \
-  PREFIX template void cpu::sweep<T, cpu::compiled::OPERATION<T>>(const cpu::Machine&,                                     \
-                                                                  const cpu::Elementwise<T, cpu::compiled::OPERATION<T>>&, \
-                                                                  const cpu::FillCallback<T, cpu::compiled::OPERATION<T>>&);
+#define BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, OPERATION) \
+  BATCHNORM_COMPILED_DEPENDENT(PREFIX, T, cpu::MomentStatistic<T>, cpu::compiled::OPERATION<T>)
 
 /// What follows from the statistics of channels, for parameters of type P.
 #define BATCHNORM_COMPILED_CHANNELS(PREFIX, COMPUTE, P)                \
@@ -59,33 +53,26 @@ using AddResidualToLeakyReluAndMask = Normalization<T, LeakyRelu, true, true>;
                                                  TensorView<const P>, double, TensorView<T>, const Identity&,           \
                                                  const CallOptions&);
 
-/// What sums the moments of T: an activation of the program's own compiles the rest.
-#define BATCHNORM_COMPILED_SUMMATION(PREFIX, T, SUMMATION)               \
-  BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::SumPlanes<T, SUMMATION, false>) \
-  BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::SumPlanes<T, SUMMATION, true>)  \
-  BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::SumColumns<T, SUMMATION>)
-
 #define BATCHNORM_COMPILED_MERGES(PREFIX)              \
   BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::MergeMoments) \
   BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::MergeBlock)   \
   BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::SumSegments)  \
   BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::RefinePivots)
 
-#define BATCHNORM_COMPILED_FORWARD(PREFIX, T, P)                                                         \
-  PREFIX template void cpu::reduce<T, cpu::MomentStatistic<T>>(                                          \
-      const cpu::Machine&, const cpu::Reduction<T, cpu::MomentStatistic<T>>&, const cpu::SumsCallback&); \
-  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, Plain)                                                     \
-  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, ToRelu)                                                    \
-  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, ToReluAndMask)                                             \
-  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, ToLeakyRelu)                                               \
-  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidual)                                               \
-  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidualToRelu)                                         \
-  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidualToReluAndMask)                                  \
-  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidualToLeakyRelu)                                    \
-  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidualToLeakyReluAndMask)                             \
-  BATCHNORM_COMPILED_CALLS(PREFIX, T, P)                                                                 \
-  BATCHNORM_COMPILED_EPILOGUE(PREFIX, T, P, Relu)                                                        \
-  BATCHNORM_COMPILED_EPILOGUE(PREFIX, T, P, batchnorm::AddResidual<T, LeakyRelu>)                        \
+#define BATCHNORM_COMPILED_FORWARD(PREFIX, T, P)                                  \
+  BATCHNORM_COMPILED_STATISTIC(PREFIX, T, cpu::MomentStatistic<T>)                \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, Plain)                              \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, ToRelu)                             \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, ToReluAndMask)                      \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, ToLeakyRelu)                        \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidual)                        \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidualToRelu)                  \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidualToReluAndMask)           \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidualToLeakyRelu)             \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidualToLeakyReluAndMask)      \
+  BATCHNORM_COMPILED_CALLS(PREFIX, T, P)                                          \
+  BATCHNORM_COMPILED_EPILOGUE(PREFIX, T, P, Relu)                                 \
+  BATCHNORM_COMPILED_EPILOGUE(PREFIX, T, P, batchnorm::AddResidual<T, LeakyRelu>) \
   PREFIX template Moments moments<T>(TensorView<const T>, Format, const CallOptions&);
 
 #if BATCHNORM_USES_COMPILED
@@ -93,11 +80,6 @@ namespace batchnorm {
 inline namespace BATCHNORM_KERNELS {
 
 BATCHNORM_COMPILED_MERGES(extern)
-BATCHNORM_COMPILED_SUMMATION(extern, float, cpu::MomentSummation<float>)
-BATCHNORM_COMPILED_SUMMATION(extern, double, cpu::MomentSummation<double>)
-BATCHNORM_COMPILED_SUMMATION(extern, double, cpu::RefinedMomentSummation)
-BATCHNORM_COMPILED_SUMMATION(extern, half, cpu::MomentSummation<half>)
-BATCHNORM_COMPILED_SUMMATION(extern, bfloat16, cpu::MomentSummation<bfloat16>)
 BATCHNORM_COMPILED_CHANNELS(extern, float, float)
 BATCHNORM_COMPILED_CHANNELS(extern, float, half)
 BATCHNORM_COMPILED_CHANNELS(extern, float, bfloat16)

@@ -3,7 +3,6 @@
 
 // An empty macro argument: a definition has no prefix.
 namespace batchnorm::inline BATCHNORM_KERNELS {
-BATCHNORM_COMPILED_SUMMATION(, bfloat16, cpu::MomentSummation<bfloat16>)
 BATCHNORM_COMPILED_FORWARD(, bfloat16, float)
 BATCHNORM_COMPILED_CHANNELS(, float, bfloat16)
 BATCHNORM_COMPILED_CALLS(, bfloat16, bfloat16)

@@ -3,8 +3,6 @@
 
 // An empty macro argument: a definition has no prefix.
 namespace batchnorm::inline BATCHNORM_KERNELS {
-BATCHNORM_COMPILED_SUMMATION(, double, cpu::MomentSummation<double>)
-BATCHNORM_COMPILED_SUMMATION(, double, cpu::RefinedMomentSummation)
 BATCHNORM_COMPILED_FORWARD(, double, double)
 BATCHNORM_COMPILED_CHANNELS(, double, double)
 }  // namespace batchnorm::inline BATCHNORM_KERNELS

@@ -3,7 +3,6 @@
 
 // An empty macro argument: a definition has no prefix.
 namespace batchnorm::inline BATCHNORM_KERNELS {
-BATCHNORM_COMPILED_SUMMATION(, float, cpu::MomentSummation<float>)
 BATCHNORM_COMPILED_FORWARD(, float, float)
 BATCHNORM_COMPILED_MERGES()
 BATCHNORM_COMPILED_CHANNELS(, float, float)

@@ -3,7 +3,6 @@
 
 // An empty macro argument: a definition has no prefix.
 namespace batchnorm::inline BATCHNORM_KERNELS {
-BATCHNORM_COMPILED_SUMMATION(, half, cpu::MomentSummation<half>)
 BATCHNORM_COMPILED_FORWARD(, half, float)
 BATCHNORM_COMPILED_CHANNELS(, float, half)
 BATCHNORM_COMPILED_CALLS(, half, half)

@@ -13,44 +13,28 @@ using ByMask = Passage<batchnorm::detail::TwoPieces, Through::mask>;
 using ByOutput = Passage<batchnorm::detail::TwoPieces, Through::output>;
 using Inverse = Passage<LeakyRelu, Through::inverse>;
 
+// Names without commas.
+template <Element T>
+using SumsOfNothing = GradientStatistic<T, Nothing>;
+template <Element T>
+using SumsOfByMask = GradientStatistic<T, ByMask>;
+template <Element T>
+using SumsOfByOutput = GradientStatistic<T, ByOutput>;
+template <Element T>
+using SumsOfInverse = GradientStatistic<T, Inverse>;
+
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu::compiled
 
-/// The sums of a gradient, and an operation that follows from them or not.
-#define BATCHNORM_COMPILED_GRADIENT(PREFIX, T, PASS)                                                                        \
-  PREFIX template void cpu::reduce<T, cpu::GradientStatistic<T, cpu::compiled::PASS>>(                                      \
-      const cpu::Machine&, const cpu::Reduction<T, cpu::GradientStatistic<T, cpu::compiled::PASS>>&,                        \
-      const cpu::SumsCallback&);                                                                                            \
-  PREFIX template void                                                                                                      \
-  cpu::reduce_then_sweep<T, cpu::GradientStatistic<T, cpu::compiled::PASS>, cpu::TrainingGradient<T, cpu::compiled::PASS>>( \
-      const cpu::Machine&, cpu::Reduction<T, cpu::GradientStatistic<T, cpu::compiled::PASS>>,                               \
-      const cpu::Elementwise<T, cpu::TrainingGradient<T, cpu::compiled::PASS>>&, bool,                                      \
-      const cpu::CoefficientsCallback<T, cpu::TrainingGradient<T, cpu::compiled::PASS>>&);                                  \
-  PREFIX template void                                                                                                      \
-  cpu::reduce_and_sweep<T, cpu::GradientStatistic<T, cpu::compiled::PASS>, cpu::InferenceGradient<T, cpu::compiled::PASS>>( \
-      const cpu::Machine&, cpu::Reduction<T, cpu::GradientStatistic<T, cpu::compiled::PASS>>,                               \
-      const cpu::Elementwise<T, cpu::InferenceGradient<T, cpu::compiled::PASS>>&, bool,                                     \
-      const cpu::FillCallback<T, cpu::InferenceGradient<T, cpu::compiled::PASS>>&, const cpu::SumsCallback&);               \
-  PREFIX template void cpu::sweep<T, cpu::InferenceGradient<T, cpu::compiled::PASS>>(                                       \
-      const cpu::Machine&, const cpu::Elementwise<T, cpu::InferenceGradient<T, cpu::compiled::PASS>>&,                      \
-      const cpu::FillCallback<T, cpu::InferenceGradient<T, cpu::compiled::PASS>>&);                                         \
-  PREFIX template void cpu::sweep<T, cpu::TrainingGradient<T, cpu::compiled::PASS>>(                                        \
-      const cpu::Machine&, const cpu::Elementwise<T, cpu::TrainingGradient<T, cpu::compiled::PASS>>&,                       \
-      const cpu::FillCallback<T, cpu::TrainingGradient<T, cpu::compiled::PASS>>&);
+/// The sums of a gradient, the operation that follows from them, and the one that does not.
+#define BATCHNORM_COMPILED_GRADIENT(PREFIX, T, PASS)                                                                     \
+  BATCHNORM_COMPILED_STATISTIC(PREFIX, T, cpu::compiled::SumsOf##PASS<T>)                                                \
+  BATCHNORM_COMPILED_DEPENDENT(PREFIX, T, cpu::compiled::SumsOf##PASS<T>, cpu::TrainingGradient<T, cpu::compiled::PASS>) \
+  BATCHNORM_COMPILED_OPERATION(PREFIX, T, cpu::InferenceGradient<T, cpu::compiled::PASS>)
 
-#define BATCHNORM_COMPILED_DOUBLE_GRADIENT(PREFIX, T)                                                            \
-  PREFIX template void cpu::reduce<T, cpu::DoubleGradientStatistic<T>>(                                          \
-      const cpu::Machine&, const cpu::Reduction<T, cpu::DoubleGradientStatistic<T>>&, const cpu::SumsCallback&); \
-  PREFIX template void cpu::reduce_then_sweep<T, cpu::DoubleGradientStatistic<T>, cpu::DoubleGradient<T, true>>( \
-      const cpu::Machine&, cpu::Reduction<T, cpu::DoubleGradientStatistic<T>>,                                   \
-      const cpu::Elementwise<T, cpu::DoubleGradient<T, true>>&, bool,                                            \
-      const cpu::CoefficientsCallback<T, cpu::DoubleGradient<T, true>>&);                                        \
-  PREFIX template void cpu::reduce_and_sweep<T, cpu::DoubleGradientStatistic<T>, cpu::DoubleGradient<T, false>>( \
-      const cpu::Machine&, cpu::Reduction<T, cpu::DoubleGradientStatistic<T>>,                                   \
-      const cpu::Elementwise<T, cpu::DoubleGradient<T, false>>&, bool,                                           \
-      const cpu::FillCallback<T, cpu::DoubleGradient<T, false>>&, const cpu::SumsCallback&);                     \
-  PREFIX template void cpu::sweep<T, cpu::DoubleGradient<T, false>>(                                             \
-      const cpu::Machine&, const cpu::Elementwise<T, cpu::DoubleGradient<T, false>>&,                            \
-      const cpu::FillCallback<T, cpu::DoubleGradient<T, false>>&);
+#define BATCHNORM_COMPILED_DOUBLE_GRADIENT(PREFIX, T)                                                    \
+  BATCHNORM_COMPILED_STATISTIC(PREFIX, T, cpu::DoubleGradientStatistic<T>)                               \
+  BATCHNORM_COMPILED_DEPENDENT(PREFIX, T, cpu::DoubleGradientStatistic<T>, cpu::DoubleGradient<T, true>) \
+  BATCHNORM_COMPILED_OPERATION(PREFIX, T, cpu::DoubleGradient<T, false>)
 
 /// What follows from the sums of channels, for parameters of type P.
 #define BATCHNORM_COMPILED_GRADIENT_CHANNELS(PREFIX, COMPUTE, P)        \

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <batchnorm/cpu/dispatch.hpp>
+#include <batchnorm/kernel/tables.hpp>
 
 // A kernel, a type of cpu/, for each instruction set, compiled or (PREFIX extern) declared.
 #define BATCHNORM_COMPILED_KERNEL_UP_TO_V3(PREFIX, ...)                             \
@@ -19,3 +19,13 @@
 #else
 #define BATCHNORM_COMPILED_KERNEL(PREFIX, ...) BATCHNORM_COMPILED_KERNEL_UP_TO_V3(PREFIX, __VA_ARGS__)
 #endif
+
+// Tables of kernels (kernel/tables.hpp).
+#define BATCHNORM_COMPILED_STATISTIC(PREFIX, T, ...) \
+  PREFIX template cpu::StatisticKernels cpu::statistic_kernels<T, __VA_ARGS__>(Isa) noexcept;
+#define BATCHNORM_COMPILED_OPERATION(PREFIX, T, ...) \
+  PREFIX template cpu::OperationKernels cpu::operation_kernels<T, __VA_ARGS__>(Isa) noexcept;
+/// An operation that depends on a statistic.
+#define BATCHNORM_COMPILED_DEPENDENT(PREFIX, T, STATISTIC, ...) \
+  BATCHNORM_COMPILED_OPERATION(PREFIX, T, __VA_ARGS__)          \
+  PREFIX template cpu::BesideKernels cpu::beside_kernels<T, STATISTIC, __VA_ARGS__>(Isa) noexcept;

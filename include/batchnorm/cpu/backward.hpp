@@ -26,9 +26,9 @@ struct GradientTensors {
 template <Element T, class Pass>
 Reduction<T, GradientStatistic<T, Pass>> gradient_reduction(const GradientTensors<T, Pass>& t, const double* center) noexcept {
   Reduction<T, GradientStatistic<T, Pass>> reduction{t.geometry, {}, {}, {{t.passage}, center}, t.mask};
-  reduction.in.of[0] = t.dy;
-  reduction.in.of[1] = t.x;
-  if constexpr (Pass::reads_y) reduction.in.of[2] = t.y;
+  reduction.in[0] = t.dy;
+  reduction.in[1] = t.x;
+  if constexpr (Pass::reads_y) reduction.in[2] = t.y;
   reduction.partition = partition_of<T>(t.geometry, are_gapless(t.geometry, reduction.in));
   return reduction;
 }
@@ -40,10 +40,10 @@ Elementwise<T, Operation> gradient_work(const GradientTensors<T, Pass>& t, const
   const bool returns_dz = dz.data != nullptr;
   Elementwise<T, Operation> work{
       t.geometry, {}, {{dx, returns_dz ? dz : dx}}, {t.passage, returns_dz}, {t.mask, nullptr, t.geometry.elements()}};
-  work.in.of[0] = t.dy;
+  work.in[0] = t.dy;
   constexpr bool reads_x = Operation::coefficients > 1 || Pass::inverts;  // always in training
-  if constexpr (reads_x) work.in.of[1] = t.x;
-  if constexpr (Pass::reads_y) work.in.of[Operation::inputs - 1] = t.y;
+  if constexpr (reads_x) work.in[1] = t.x;
+  if constexpr (Pass::reads_y) work.in[Operation::inputs - 1] = t.y;
   return work;
 }
 
@@ -135,7 +135,7 @@ void apply_gradient_sums(const Machine& machine, const GradientTensors<T, Pass>&
 template <Element T>
 struct DoubleGradientTensors {
   Geometry geometry;
-  Operands<const T, 3> in;  ///< x, dy, ddx
+  std::array<Operand<const T>, 3> in;  ///< x, dy, ddx
   Operand<T> dx, ddy;
 
   template <bool is_training>
@@ -157,7 +157,7 @@ void double_backward_training(const Machine& machine, const DoubleGradientTensor
   const auto finish_channels = [&](std::int64_t first, std::int64_t channels, const ChannelArrays& state, const Constants* k) {
     for (std::int64_t c = 0; c < channels; ++c) {
       const double r = 1 / std::sqrt(given.variance()[first + c] + to.epsilon);
-      const double p = pivot_of(*t.in.of[1].at(0, first + c)), q = pivot_of(*t.in.of[2].at(0, first + c));
+      const double p = pivot_of(*t.in[1].at(0, first + c)), q = pivot_of(*t.in[2].at(0, first + c));
       const DoubleGradientMeans means(state, c, p, q, r, static_cast<double>(to.values));
       finalize_double_gradient(means, given.at(first), c, to.at(first), k);
     }

@@ -3,6 +3,7 @@
 
 // Moments of blocks: how they are summed, and how blocks are merged. All arithmetic is double.
 
+#include <batchnorm/cpu/dispatch.hpp>
 #include <batchnorm/cpu/problem.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
@@ -74,11 +75,9 @@ struct BlockSums {
   double* lost;
   double* sum_sq;
 
-  template <Element T>
-  explicit BlockSums(const SumArrays<MomentSummation<T>>& a) noexcept
-      : pivot(a.constant[0]), sum(a.sum[0]), lost(nullptr), sum_sq(a.sum[1]) {}
-  explicit BlockSums(const SumArrays<RefinedMomentSummation>& a) noexcept
-      : pivot(a.constant[0]), sum(a.sum[0]), lost(a.sum[1]), sum_sq(a.sum[2]) {}
+  /// From the arrays of MomentSummation, or of RefinedMomentSummation.
+  static BlockSums plain(const SumArrays& a) noexcept { return {a.constant[0], a.sum[0], nullptr, a.sum[1]}; }
+  static BlockSums refined(const SumArrays& a) noexcept { return {a.constant[0], a.sum[0], a.sum[1], a.sum[2]}; }
 };
 
 /// Moments being merged, per channel: the mean is mean + mean_low, the sum of squared deviations m2 + m2_low.
@@ -264,9 +263,10 @@ struct MergeBlock {
 
 /// The first value of each channel in a block.
 template <Element T>
-void copy_pivots(const Operand<const T>& x, const Block& block, std::int64_t first, std::int64_t channels,
-                 double* to) noexcept {
-  for (std::int64_t c = 0; c < channels; ++c) to[c] = pivot_of(*x.at(block.first_image, first + c, block.first_position));
+void copy_pivots(const Inputs& in, const Block& block, std::int64_t first, std::int64_t channels, double* to) noexcept {
+  for (std::int64_t c = 0; c < channels; ++c) {
+    to[c] = pivot_of(element<T>(in[0], block.first_image, first + c, block.first_position));
+  }
 }
 
 /// Mean and squared deviations of each channel (problem.hpp says what a statistic is).
@@ -277,13 +277,13 @@ struct MomentStatistic {
 
   Summation summation;
 
-  void begin(Isa, const Reduction<T, MomentStatistic>& x, const Block& block, std::int64_t first, std::int64_t channels,
-             const SumArrays<Summation>& to) const noexcept {
-    copy_pivots(x.in.of[0], block, first, channels, to.constant[0]);
+  void begin(const Inputs& in, const Block& block, std::int64_t first, std::int64_t channels,
+             const SumArrays& to) const noexcept {
+    copy_pivots<T>(in, block, first, channels, to.constant[0]);
   }
-  void merge(Isa isa, const ChannelArrays& state_arrays, const SumArrays<Summation>& sums, std::int64_t channels,
-             std::int64_t before, std::int64_t count) const noexcept {
-    run(isa, MergeBlock{MomentSums(state_arrays), BlockSums(sums), channels, before, count});
+  void merge(Isa isa, const ChannelArrays& state_arrays, const SumArrays& sums, std::int64_t channels, std::int64_t before,
+             std::int64_t count) const noexcept {
+    run(isa, MergeBlock{MomentSums(state_arrays), BlockSums::plain(sums), channels, before, count});
   }
 };
 
@@ -293,20 +293,21 @@ struct MomentStatistic<double> {
   using Summation = RefinedMomentSummation;
   static constexpr int state = 4;
 
-  Summation summation;
-  MomentSummation<double> rough;
+  using Rough = MomentSummation<double>;
 
-  void begin(Isa, const Reduction<double, MomentStatistic>& x, const Block& block, std::int64_t first, std::int64_t channels,
-             const SumArrays<Summation>& to) const noexcept {
-    copy_pivots(x.in.of[0], block, first, channels, to.constant[0]);
+  Summation summation;
+  Rough rough;
+
+  void begin(const Inputs& in, const Block& block, std::int64_t first, std::int64_t channels,
+             const SumArrays& to) const noexcept {
+    copy_pivots<double>(in, block, first, channels, to.constant[0]);
   }
-  void refine(Isa isa, const Block& block, std::int64_t channels, const SumArrays<Summation>& sums) const noexcept {
-    const auto found = BlockSums(leading<MomentSummation<double>>(sums));
-    run(isa, RefinePivots{found, sums.constant[1], channels, block.values()});
+  void refine(Isa isa, const Block& block, std::int64_t channels, const SumArrays& sums) const noexcept {
+    run(isa, RefinePivots{BlockSums::plain(sums), sums.constant[1], channels, block.values()});
   }
-  void merge(Isa isa, const ChannelArrays& state_arrays, const SumArrays<Summation>& sums, std::int64_t channels,
-             std::int64_t before, std::int64_t count) const noexcept {
-    run(isa, MergeBlock{MomentSums(state_arrays), BlockSums(sums), channels, before, count});
+  void merge(Isa isa, const ChannelArrays& state_arrays, const SumArrays& sums, std::int64_t channels, std::int64_t before,
+             std::int64_t count) const noexcept {
+    run(isa, MergeBlock{MomentSums(state_arrays), BlockSums::refined(sums), channels, before, count});
   }
 };
 

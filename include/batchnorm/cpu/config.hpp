@@ -49,6 +49,13 @@
 #define BATCHNORM_USES_COMPILED 0
 #endif
 
+// Functions that are no templates and that such a library has.
+#if BATCHNORM_USES_COMPILED
+#define BATCHNORM_WALK
+#else
+#define BATCHNORM_WALK inline
+#endif
+
 // A kernel's body has no target attribute of its own: it takes its instruction set from the shell that it is inlined into.
 #define BATCHNORM_INLINE __attribute__((always_inline)) inline
 

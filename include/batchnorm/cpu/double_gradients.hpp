@@ -40,18 +40,17 @@ struct DoubleGradientStatistic {
   const double* center;
   bool pivots;
 
-  void begin(Isa, const Reduction<T, DoubleGradientStatistic>& reduction, const Block&, std::int64_t first,
-             std::int64_t channels, const SumArrays<Summation>& to) const noexcept {
+  void begin(const Inputs& in, const Block&, std::int64_t first, std::int64_t channels, const SumArrays& to) const noexcept {
     std::copy_n(center + first, channels, to.constant[0]);
-    for (int k = 1; k < 3; ++k) {
+    for (std::size_t k = 1; k < 3; ++k) {
       for (std::int64_t c = 0; c < channels; ++c) {
-        to.constant[k][c] = pivots ? pivot_of(*reduction.in.of[k].at(0, first + c)) : 0.0;
+        to.constant[k][c] = pivots ? pivot_of(element<T>(in[k], 0, first + c, 0)) : 0.0;
       }
     }
   }
-  void merge(Isa isa, const ChannelArrays& to, const SumArrays<Summation>& block, std::int64_t channels, std::int64_t before,
+  void merge(Isa isa, const ChannelArrays& to, const SumArrays& block, std::int64_t channels, std::int64_t before,
              std::int64_t) const noexcept {
-    run(isa, MergeSums<Summation>{to, block, channels, before == 0});
+    run(isa, MergeSums{to, block, Summation::sums, channels, before == 0});
   }
 };
 

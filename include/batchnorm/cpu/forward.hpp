@@ -11,7 +11,7 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 /// The moments of x as a reduction.
 template <Element T>
 Reduction<T, MomentStatistic<T>> moments_of(const Geometry& geometry, const Operand<const T>& x) noexcept {
-  const Operands<const T, 1> in{{x}};
+  const std::array<Operand<const T>, 1> in{x};
   return {geometry, in, partition_of<T>(geometry, are_gapless(geometry, in)), {}};
 }
 
@@ -20,8 +20,8 @@ Reduction<T, MomentStatistic<T>> moments_of(const Geometry& geometry, const Oper
 template <Element T, Element P, class Operation>
 void train(const Machine& machine, const Elementwise<T, Operation>& work, const ChannelArguments<P>& arguments) {
   const Geometry& g = work.geometry;
-  const bool in_place = work.out.of[0].data == work.in.of[0].data;
-  reduce_then_sweep(machine, moments_of(g, work.in.of[0]), work, in_place,
+  const bool in_place = work.out[0].data == work.in[0].data;
+  reduce_then_sweep(machine, moments_of(g, work.in[0]), work, in_place,
                     [&](std::int64_t first, std::int64_t channels, const ChannelArrays& state,
                         const NormalizationCoefficients<compute_t<T>>& coefficients) {
                       run(machine.isa, FinalizeChannels<compute_t<T>, P>{MomentSums(state), channels, g.values(),

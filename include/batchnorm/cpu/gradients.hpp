@@ -57,19 +57,20 @@ struct GradientSummation {
 
 /// Adds the sums of a block to those of the blocks before it, each kept with what its additions have lost (TwoSum): state array
 /// 2 k is sum k, 2 k + 1 what it has lost.
-template <class Summation>
 struct MergeSums {
   ChannelArrays state;
-  SumArrays<Summation> block;
+  SumArrays block;
+  int sums;
   std::int64_t channels;
   bool is_first;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using D = vec<double, Bytes>;
-    for (int k = 0; k < Summation::sums; ++k) {
+    for (int k = 0; k < sums; ++k) {
+      const double* added_to = block.sum[static_cast<std::size_t>(k)];
       for (std::int64_t c = 0; c < channels; c += D::lanes) {
-        const D added = D::load(block.sum[k] + c);
+        const D added = D::load(added_to + c);
         D sum = added, lost = D::zero();
         if (!is_first) {
           two_sum(D::load(state[2 * k] + c), added, sum, lost);
@@ -91,13 +92,12 @@ struct GradientStatistic {
   Summation summation;
   const double* center;
 
-  void begin(Isa, const Reduction<T, GradientStatistic>&, const Block&, std::int64_t first, std::int64_t channels,
-             const SumArrays<Summation>& to) const noexcept {
+  void begin(const Inputs&, const Block&, std::int64_t first, std::int64_t channels, const SumArrays& to) const noexcept {
     std::copy_n(center + first, channels, to.constant[0]);
   }
-  void merge(Isa isa, const ChannelArrays& to, const SumArrays<Summation>& block, std::int64_t channels, std::int64_t before,
+  void merge(Isa isa, const ChannelArrays& to, const SumArrays& block, std::int64_t channels, std::int64_t before,
              std::int64_t) const noexcept {
-    run(isa, MergeSums<Summation>{to, block, channels, before == 0});
+    run(isa, MergeSums{to, block, Summation::sums, channels, before == 0});
   }
 };
 

@@ -22,8 +22,10 @@
 //   bool stores(int j) const             optional: whether output j is wanted; one that is not has the address of another
 // V is a vec of double in sums, of the computing type in operations.
 
-#include <batchnorm/cpu/bits.hpp>
+#include <algorithm>
+
 #include <batchnorm/cpu/elements.hpp>
+#include <batchnorm/kernel/arguments.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
@@ -33,6 +35,11 @@ enum class Bits { none, read, written };
 template <class Compute, int Count>
 struct Coefficients {
   Compute* array[Count];
+
+  Coefficients() = default;
+  explicit Coefficients(const CoefficientArrays& arrays) noexcept {
+    for (int j = 0; j < Count; ++j) array[j] = static_cast<Compute*>(arrays[static_cast<std::size_t>(j)]);
+  }
 
   BATCHNORM_INLINE Coefficients at(std::int64_t c) const noexcept {
     Coefficients result;
@@ -70,37 +77,23 @@ struct VectorCoefficients {
   }
 };
 
-/// Per-channel arrays of a block's sums: the constants that the terms are formed with, and the sums.
+/// The arrays of a block's sums, as many as the Summation has.
 template <class Summation>
-struct SumArrays {
+struct ArraysOf {
   double* constant[Summation::constants];
   double* sum[Summation::sums];
 
-  static constexpr int count = Summation::constants + Summation::sums;
-
-  /// `count` arrays of `stride` doubles.
-  static SumArrays in(double* memory, std::int64_t stride) noexcept {
-    SumArrays result;
-    for (double*& p : result.constant) p = memory, memory += stride;
-    for (double*& p : result.sum) p = memory, memory += stride;
-    return result;
+  explicit ArraysOf(const SumArrays& arrays) noexcept {
+    std::copy_n(arrays.constant.begin(), Summation::constants, constant);
+    std::copy_n(arrays.sum.begin(), Summation::sums, sum);
   }
-  SumArrays at(std::int64_t c) const noexcept {
-    SumArrays result = *this;
+  ArraysOf at(std::int64_t c) const noexcept {
+    ArraysOf result = *this;
     for (double*& p : result.constant) p += c;
     for (double*& p : result.sum) p += c;
     return result;
   }
 };
-
-/// The first arrays as those of a Summation that has fewer.
-template <class Summation, class Larger>
-SumArrays<Summation> leading(const SumArrays<Larger>& arrays) noexcept {
-  SumArrays<Summation> result;
-  std::copy_n(arrays.constant, Summation::constants, result.constant);
-  std::copy_n(arrays.sum, Summation::sums, result.sum);
-  return result;
-}
 
 /// Whether a Summation has `add_two`. Not in the place where it is asked: nvcc 13 stumbles over that.
 template <class Summation, class V>
@@ -132,10 +125,23 @@ BATCHNORM_INLINE void close_sums(const Summation& summation, const V (&constant)
   if constexpr (requires { summation.close(constant, sum); }) summation.close(constant, sum);
 }
 
+/// The first strides of an untyped array.
+template <std::size_t Count, std::size_t Most>
+void copy_strides(const std::array<std::int64_t, Most>& from, std::int64_t (&to)[Count]) noexcept {
+  std::copy_n(from.begin(), Count, to);
+}
+
 /// Pointers to the same element of several tensors.
 template <class T, int Count>
 struct Pointers {
   T* p[Count];
+
+  template <class Untyped>
+  static Pointers of(const Untyped& pointers) noexcept {
+    Pointers result;
+    for (int j = 0; j < Count; ++j) result.p[j] = reinterpret_cast<T*>(pointers[static_cast<std::size_t>(j)]);
+    return result;
+  }
 
   BATCHNORM_INLINE Pointers at(std::int64_t i) const {
     Pointers result = *this;
@@ -252,13 +258,6 @@ BATCHNORM_INLINE bool are_aligned_alike(const Pointers<T, Count>& out) {
   return alike;
 }
 
-/// Where the bits of an operation are; null where it has none.
-struct BitsAt {
-  const unsigned char* read = nullptr;
-  unsigned char* written = nullptr;
-  std::int64_t elements = 0;
-};
-
 /// The bits of a run of elements, read or written in order.
 template <class Operation, Bits bits = Operation::bits>
 class BitStream {
@@ -271,6 +270,9 @@ class BitStream {
   /// Goes on by `count` elements, whose bits, where they are written, are these.
   BATCHNORM_INLINE void put(std::uint32_t, std::int64_t) {}
   BATCHNORM_INLINE void finish() {}
+
+  void resume(const Progress&) noexcept {}
+  void save(Progress&) const noexcept {}
 };
 
 template <class Operation>
@@ -282,6 +284,9 @@ class BitStream<Operation, Bits::read> {
   BATCHNORM_INLINE std::uint32_t take(std::int64_t back = 0) const { return reader_.at(next_ - back); }
   BATCHNORM_INLINE void put(std::uint32_t, std::int64_t count) { next_ += count; }
   BATCHNORM_INLINE void finish() {}
+
+  void resume(const Progress& from) noexcept { reader_ = from.reader, next_ = from.next_bit; }
+  void save(Progress& to) const noexcept { to.reader = reader_, to.next_bit = next_; }
 
  private:
   BitReader reader_;
@@ -297,6 +302,9 @@ class BitStream<Operation, Bits::written> {
   BATCHNORM_INLINE std::uint32_t take(std::int64_t = 0) const { return 0; }
   BATCHNORM_INLINE void put(std::uint32_t bits, std::int64_t count) { writer_.add(bits, static_cast<int>(count)); }
   BATCHNORM_INLINE void finish() { writer_.finish(); }
+
+  void resume(const Progress& from) noexcept { writer_ = from.writer; }
+  void save(Progress& to) const noexcept { to.writer = writer_; }
 
  private:
   BitWriter writer_;

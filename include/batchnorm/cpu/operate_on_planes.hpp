@@ -22,6 +22,33 @@ struct OperateOnPlanes {
   using In = Pointers<const T, inputs>;
   using Out = Pointers<T, outputs>;
 
+  BATCHNORM_INLINE OperateOnPlanes(const void* policy, const PlanesToOperateOn& a, const Progress& progress)
+      : operation(*static_cast<const Operation*>(policy)),
+        in(In::of(a.in)),
+        out(Out::of(a.out)),
+        images(a.images),
+        channels(a.channels),
+        length(a.length),
+        coefficients(a.coefficients),
+        bits(a.bits),
+        first_bit(a.first_bit),
+        batch_bits(a.batch_bits),
+        channel_bits(a.channel_bits),
+        streams(a.streams),
+        place{progress.image, progress.channel, progress.i, progress.end_of_lines, progress.is_inside, {}} {
+    copy_strides(a.in_batch_stride, in_batch_stride);
+    copy_strides(a.out_batch_stride, out_batch_stride);
+    copy_strides(a.in_stride, in_stride);
+    copy_strides(a.out_stride, out_stride);
+    place.stream.resume(progress);
+  }
+
+  BATCHNORM_INLINE void save(Progress& to) const noexcept {
+    to.image = place.image, to.channel = place.channel, to.i = place.i;
+    to.end_of_lines = place.end_of_lines, to.is_inside = place.is_inside;
+    place.stream.save(to);
+  }
+
   Operation operation;
   In in;
   Out out;
@@ -55,8 +82,6 @@ struct OperateOnPlanes {
     Stream stream;
   } place;
 
-  bool is_done() const noexcept { return place.image >= images; }
-
   /// Alone: a page of float.
   static constexpr std::int64_t lines_at_once = 64;
 
@@ -64,7 +89,7 @@ struct OperateOnPlanes {
   BATCHNORM_INLINE void run() const {
     if (streams) {
       OperateOnPlanes rest = *this;
-      while (!rest.is_done()) rest.template go_on<Bytes>(lines_at_once);
+      while (rest.place.image < images) rest.template go_on<Bytes>(lines_at_once);
       intrinsics::stream_fence();
     } else {
       for (std::int64_t n = 0; n < images; ++n) {

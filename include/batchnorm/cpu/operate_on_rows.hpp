@@ -22,6 +22,25 @@ template <Element T, class Operation>
 struct OperateOnRows {
   static constexpr int inputs = Operation::inputs;
   static constexpr int outputs = Operation::outputs;
+  using Arguments = RowsToOperateOn;
+
+  BATCHNORM_INLINE OperateOnRows(const void* policy, const Arguments& a)
+      : operation(*static_cast<const Operation*>(policy)),
+        in(Pointers<const T, inputs>::of(a.in)),
+        out(Pointers<T, outputs>::of(a.out)),
+        rows(a.rows),
+        length(a.length),
+        period(a.period),
+        coefficients(a.coefficients),
+        bits(a.bits),
+        first_bit(a.first_bit),
+        row_bits(a.row_bits),
+        streams(a.streams),
+        distance(a.distance) {
+    copy_strides(a.in_stride, in_stride);
+    copy_strides(a.out_stride, out_stride);
+    std::copy_n(a.ahead.begin(), inputs, ahead.begin());
+  }
 
   Operation operation;
   Pointers<const T, inputs> in;
@@ -58,7 +77,6 @@ struct OperateOnRows {
   template <int Bytes, int Rows>
   BATCHNORM_INLINE void operate_on_rows(std::int64_t r, Walks& walks) const {
     constexpr std::int64_t line = line_of<T>;
-    const bool has_next = !ahead[0].is_done();
     Stream streams_of_bits[Rows];
     for (int k = 0; k < Rows; ++k) streams_of_bits[k] = Stream(bits, first_bit + (r + k) * row_bits);
     bool all = true;
@@ -74,17 +92,10 @@ struct OperateOnRows {
     while (i + line <= length) {
       // Up to where the positions begin again.
       const std::int64_t lines = (std::min)((period - position + line - 1) / line, (length - i) / line);
-      const auto operate = [&]<bool past_caches>(std::bool_constant<past_caches>) __attribute__((always_inline)) {
-        if (has_next) {
-          operate_on_lines<Bytes, Rows, past_caches, true>(r, i, position, lines, all, streams_of_bits, walks);
-        } else {
-          operate_on_lines<Bytes, Rows, past_caches, false>(r, i, position, lines, all, streams_of_bits, walks);
-        }
-      };
       if (Rows == 1 && streams) {
-        operate(std::bool_constant<Rows == 1>{});
+        operate_on_lines<Bytes, Rows, Rows == 1>(r, i, position, lines, all, streams_of_bits, walks);
       } else {
-        operate(std::false_type{});
+        operate_on_lines<Bytes, Rows, false>(r, i, position, lines, all, streams_of_bits, walks);
       }
       i += lines * line;
       position += lines * line;
@@ -96,7 +107,7 @@ struct OperateOnRows {
     }
   }
 
-  template <int Bytes, int Rows, bool past_caches, bool has_next>
+  template <int Bytes, int Rows, bool non_temporal>
   BATCHNORM_INLINE void operate_on_lines(std::int64_t r, std::int64_t first, std::int64_t position, std::int64_t lines,
                                          bool all, Stream (&streams_of_bits)[Rows], Walks& walks) const {
     constexpr std::int64_t lanes = lanes_of<Bytes, T>;
@@ -106,6 +117,7 @@ struct OperateOnRows {
     const auto from = in.at(first).at(r, in_stride);
     const auto to = out.at(first).at(r, out_stride);
     const std::int64_t end = lines * line_of<T>;
+    const bool has_next = !ahead[0].is_done();
     for (std::int64_t i = 0; i < end; i += line_of<T>) {
       K k[vectors];
       BATCHNORM_UNROLL
@@ -115,7 +127,7 @@ struct OperateOnRows {
         const std::uint32_t read = streams_of_bits[row].take();
         BATCHNORM_UNROLL
         for (int j = 0; j < inputs; ++j) {
-          if constexpr (has_next) {
+          if (has_next) {
             walks[static_cast<std::size_t>(j)].step();
           } else {
             prefetch_near(from.at(i + distance).at(row, in_stride).p[j]);
@@ -125,7 +137,7 @@ struct OperateOnRows {
         step.load_whole(from.at(i).at(row, in_stride));
         const std::uint32_t written = step.apply(operation, k, read);
         const auto here = to.at(i).at(row, out_stride);
-        if constexpr (past_caches) {
+        if constexpr (non_temporal) {
           step.stream_whole(operation, here, all);
         } else {
           step.store_whole(operation, here);

@@ -14,11 +14,11 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 class Prefetcher {
  public:
   Prefetcher() = default;
-  template <Element T>
-  Prefetcher(const T* x, std::int64_t row_stride, std::int64_t rows, std::int64_t columns) noexcept
-      : next_(reinterpret_cast<const char*>(x)),
-        lines_((columns * static_cast<std::int64_t>(sizeof(T)) + 63) / 64),
-        to_next_row_(row_stride * static_cast<std::int64_t>(sizeof(T)) - 64 * lines_),
+  /// Rows of so many bytes, so many bytes apart.
+  Prefetcher(const void* x, std::int64_t row_stride, std::int64_t rows, std::int64_t row_bytes) noexcept
+      : next_(static_cast<const char*>(x)),
+        lines_((row_bytes + 63) / 64),
+        to_next_row_(row_stride - 64 * lines_),
         advance_(64),
         left_(lines_),
         rows_(rows) {

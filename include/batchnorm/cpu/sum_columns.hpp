@@ -17,6 +17,21 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 template <Element T, class Summation>
 struct SumColumns {
   static constexpr int inputs = Summation::inputs;
+  using Arguments = ColumnsToSum;
+
+  BATCHNORM_INLINE SumColumns(const void* policy, const Arguments& a)
+      : summation(*static_cast<const Summation*>(policy)),
+        in(Pointers<const T, inputs>::of(a.in)),
+        rows(a.rows),
+        columns(a.columns),
+        safe_rows(a.safe_rows),
+        bits(a.bits),
+        first_bit(a.first_bit),
+        row_bits(a.row_bits),
+        arrays(a.arrays) {
+    copy_strides(a.row_stride, row_stride);
+    std::copy_n(a.ahead.begin(), inputs, ahead.begin());
+  }
 
   Summation summation;
   Pointers<const T, inputs> in;
@@ -24,7 +39,7 @@ struct SumColumns {
   std::int64_t rows, columns, safe_rows;
   BitReader bits;
   std::int64_t first_bit, row_bits;
-  SumArrays<Summation> arrays;
+  ArraysOf<Summation> arrays;
   std::array<Prefetcher, inputs> ahead;
 
   template <int Bytes>
@@ -35,7 +50,7 @@ struct SumColumns {
     // Two pairs of columns at a time while their constants and sums fit the 16 registers that every instruction set has, or the
     // 32 of the widest.
     constexpr std::int64_t pair = pair_of<Bytes>;
-    constexpr bool two_fit = SumArrays<Summation>::count <= (Bytes == 64 ? 5 : 3);
+    constexpr bool two_fit = Summation::constants + Summation::sums <= (Bytes == 64 ? 5 : 3);
     std::array<Prefetcher, inputs> walks = ahead;
     std::int64_t c = 0;
     if constexpr (two_fit) {
@@ -54,7 +69,7 @@ struct SumColumns {
   struct Columns {
     D<Bytes> constant[Count][Summation::constants], sum[Count][Summation::sums];
 
-    BATCHNORM_INLINE void load(const Summation& policy, const SumArrays<Summation>& from) {
+    BATCHNORM_INLINE void load(const Summation& policy, const ArraysOf<Summation>& from) {
       BATCHNORM_UNROLL
       for (int v = 0; v < Count; ++v) {
         const std::int64_t at = v * D<Bytes>::lanes;
@@ -65,7 +80,7 @@ struct SumColumns {
         open_sums(policy, constant[v], sum[v]);
       }
     }
-    BATCHNORM_INLINE void store(const Summation& policy, const SumArrays<Summation>& to) {
+    BATCHNORM_INLINE void store(const Summation& policy, const ArraysOf<Summation>& to) {
       BATCHNORM_UNROLL
       for (int v = 0; v < Count; ++v) {
         close_sums(policy, constant[v], sum[v]);

@@ -27,7 +27,7 @@ class RunSums {
   using D = vec<double, Bytes>;
   using In = Pointers<const T, Summation::inputs>;
 
-  BATCHNORM_INLINE RunSums(const Summation& summation, const SumArrays<Summation>& arrays, std::int64_t c)
+  BATCHNORM_INLINE RunSums(const Summation& summation, const ArraysOf<Summation>& arrays, std::int64_t c)
       : summation_(summation) {
     BATCHNORM_UNROLL
     for (int k = 0; k < Summation::constants; ++k) constant_[k] = D::broadcast(arrays.constant[k][c]);
@@ -152,17 +152,31 @@ class RunSums {
   D sums_[chains][Summation::sums];
 };
 
-/// Runs of fewer values are short: their sums are closed before a long chain of additions could have begun.
-inline constexpr std::int64_t long_run = 128;
-
 /// For each of `channels` channels, adds the sums over `images` runs of `length` values. Memory order: image by image, channel
-/// by channel. Values of 2 bytes in long runs are widened to float in the first-level cache, from where they become doubles with
-/// less work than from a register. is_short: length < long_run.
+/// by channel. Values of 2 bytes in long runs are widened to float in the first-level cache, from where they become doubles
+/// with less work than from a register. is_short: the runs are too short for long chains of additions.
 template <Element T, class Summation, bool is_short, class Companion = NoCompanion>
 struct SumPlanes {
   static constexpr int inputs = Summation::inputs;
   static constexpr int sums = Summation::sums;
   using In = Pointers<const T, inputs>;
+  using Arguments = PlanesToSum;
+  using Beside = Companion;
+
+  BATCHNORM_INLINE SumPlanes(const void* policy, const Arguments& a)
+      : summation(*static_cast<const Summation*>(policy)),
+        in(In::of(a.in)),
+        images(a.images),
+        channels(a.channels),
+        length(a.length),
+        bits(a.bits),
+        first_bit(a.first_bit),
+        batch_bits(a.batch_bits),
+        channel_bits(a.channel_bits),
+        arrays(a.arrays) {
+    copy_strides(a.batch_stride, batch_stride);
+    copy_strides(a.channel_stride, channel_stride);
+  }
 
   Summation summation;
   In in;
@@ -170,19 +184,17 @@ struct SumPlanes {
   std::int64_t images, channels, length;
   BitReader bits;
   std::int64_t first_bit, batch_bits, channel_bits;
-  SumArrays<Summation> arrays;
-  Companion* companion;
+  ArraysOf<Summation> arrays;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
-    if constexpr (Companion::works) {
-      Companion beside = *companion;  // in registers: nothing that is stored can be it
-      add_runs<Bytes>(beside);
-      *companion = beside;
-    } else {
-      NoCompanion none;
-      add_runs<Bytes>(none);
-    }
+    NoCompanion none;
+    add_runs<Bytes>(none);
+  }
+  /// The companion is the caller's own copy: nothing that is stored can be it.
+  template <int Bytes>
+  BATCHNORM_INLINE void run(Companion& companion) const {
+    add_runs<Bytes>(companion);
   }
 
   /// What is prefetched while element i of a run is added: the element sum_distance further on, or, where that is

@@ -27,9 +27,19 @@ BATCHNORM_INLINE void widen(const T* from, std::int64_t n, float* to, const T* a
   for (; i + lanes <= n; i += lanes) load<Bytes>(from + i).store(to + i);
 }
 
+/// Whether values of that type are widened before columns are summed. (half has an instruction that widens as it loads.)
+template <Element T>
+inline constexpr bool widens_columns = std::same_as<T, bfloat16>;
+
 /// Copies rows of values of 2 bytes to rows of floats without gaps.
 template <Element T, int inputs>
 struct WidenRows {
+  BATCHNORM_INLINE explicit WidenRows(const RowsToWiden& a)
+      : from(Pointers<const T, inputs>::of(a.from)), rows(a.rows), columns(a.columns) {
+    copy_strides(a.stride, stride);
+    std::copy_n(a.to.begin(), inputs, to);
+  }
+
   Pointers<const T, inputs> from;
   std::int64_t stride[inputs];
   float* to[inputs];

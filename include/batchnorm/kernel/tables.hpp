@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Kernels behind tables of function pointers: a walk calls them without knowing element type, policy or instruction set. A
+// kernel is instantiated once per element type, policy and instruction set.
+
+#include <batchnorm/cpu/dispatch.hpp>
+#include <batchnorm/cpu/operate_on_planes.hpp>
+#include <batchnorm/cpu/operate_on_rows.hpp>
+#include <batchnorm/cpu/sum_columns.hpp>
+#include <batchnorm/cpu/sum_planes.hpp>
+#include <batchnorm/cpu/widen.hpp>
+#include <batchnorm/walk/channel_arrays.hpp>
+
+namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
+
+/// The kernels of a Summation. The first argument is the Summation.
+struct SumKernels {
+  int constants = 0, sums = 0;
+  void (*planes)(const void*, const PlanesToSum&) noexcept = nullptr;
+  void (*short_planes)(const void*, const PlanesToSum&) noexcept = nullptr;
+  void (*columns)(const void*, const ColumnsToSum&) noexcept = nullptr;
+  void (*widened_columns)(const void*, const ColumnsToSum&) noexcept = nullptr;  // of values that are float already
+};
+
+/// The kernels of a statistic (problem.hpp says what that is). The first argument of `begin`, `refine` and `merge` is the
+/// statistic.
+struct StatisticKernels {
+  int inputs = 0;
+  int state = 0;                 // arrays over channels that merged blocks are kept in
+  std::int64_t value_bytes = 0;  // of an element
+  SumKernels sums;
+  SumKernels rough;  // what the first of two passes computes; without kernels where there is one pass
+  void (*widen)(const RowsToWiden&) noexcept = nullptr;
+  void (*begin)(const void*, const Inputs&, const Block&, std::int64_t first, std::int64_t channels,
+                const SumArrays& to) noexcept = nullptr;
+  void (*refine)(const void*, Isa, const Block&, std::int64_t channels, const SumArrays&) noexcept = nullptr;
+  void (*merge)(const void*, Isa, const ChannelArrays& state, const SumArrays& block, std::int64_t channels,
+                std::int64_t before, std::int64_t count) noexcept = nullptr;
+};
+
+/// The kernels of an operation. The first argument is the operation.
+struct OperationKernels {
+  int inputs = 0, outputs = 0, coefficients = 0;
+  int prefetched = 0;  // the first so many inputs are prefetched ahead of time
+  std::int64_t value_bytes = 0, compute_bytes = 0;
+  void (*planes)(const void*, const PlanesToOperateOn&, const Progress&) noexcept = nullptr;
+  void (*rows)(const void*, const RowsToOperateOn&) noexcept = nullptr;
+};
+
+/// Sums over planes while an operation goes on in other planes.
+using SumBeside = void (*)(const void* summation, const PlanesToSum&, const void* operation, const PlanesToOperateOn&,
+                           Progress&) noexcept;
+struct BesideKernels {
+  SumBeside planes = nullptr, short_planes = nullptr;
+  SumBeside rough_planes = nullptr, rough_short_planes = nullptr;
+};
+
+namespace detail {
+
+// A shell gives a kernel's body the target of an instruction set, and works on its own copy of the arguments: nothing that the
+// body stores can alias it.
+#define BATCHNORM_SHELL(NAME, BYTES, ...)                                                                                      \
+  struct NAME {                                                                                                                \
+    template <class Kernel>                                                                                                    \
+    __VA_ARGS__ static void run(const void* policy, const typename Kernel::Arguments& arguments) noexcept {                    \
+      const Kernel own(policy, arguments);                                                                                     \
+      own.template run<BYTES>();                                                                                               \
+    }                                                                                                                          \
+    template <class Kernel>                                                                                                    \
+    __VA_ARGS__ static void go_on(const void* policy, const PlanesToOperateOn& arguments, const Progress& progress) noexcept { \
+      const Kernel own(policy, arguments, progress);                                                                           \
+      own.template run<BYTES>();                                                                                               \
+    }                                                                                                                          \
+    template <class Kernel>                                                                                                    \
+    __VA_ARGS__ static void run_beside(const void* summation, const PlanesToSum& sums, const void* operation,                  \
+                                       const PlanesToOperateOn& arguments, Progress& progress) noexcept {                      \
+      typename Kernel::Beside beside(operation, arguments, progress);                                                          \
+      const Kernel own(summation, sums);                                                                                       \
+      own.template run<BYTES>(beside);                                                                                         \
+      beside.save(progress);                                                                                                   \
+    }                                                                                                                          \
+    template <class Kernel>                                                                                                    \
+    __VA_ARGS__ static void widen(const RowsToWiden& arguments) noexcept {                                                     \
+      const Kernel own(arguments);                                                                                             \
+      own.template run<BYTES>();                                                                                               \
+    }                                                                                                                          \
+  };
+BATCHNORM_SHELL(Baseline, 16)
+#if defined(__x86_64__)
+BATCHNORM_SHELL(V3, 32, [[gnu::target(BATCHNORM_TARGET_V3)]])
+#if BATCHNORM_HAS_V4
+BATCHNORM_SHELL(V4, 64, [[gnu::target(BATCHNORM_TARGET_V4)]])
+#endif
+#endif
+#undef BATCHNORM_SHELL
+
+template <class Shell, Element T, class Summation>
+constexpr SumKernels sum_kernels() noexcept {
+  SumKernels kernels{Summation::constants,
+                     Summation::sums,
+                     Shell::template run<SumPlanes<T, Summation, false>>,
+                     Shell::template run<SumPlanes<T, Summation, true>>,
+                     nullptr,
+                     nullptr};
+  if constexpr (widens_columns<T>) {
+    kernels.widened_columns = Shell::template run<SumColumns<float, Summation>>;
+  }
+  kernels.columns = Shell::template run<SumColumns<T, Summation>>;
+  return kernels;
+}
+
+template <class Statistic>
+concept SumsTwice = requires(const Statistic& statistic) {
+  statistic.rough;
+};
+
+template <class Shell, Element T, class Statistic>
+constexpr StatisticKernels statistic_kernels() noexcept {
+  using Summation = typename Statistic::Summation;
+  StatisticKernels kernels;
+  kernels.inputs = Summation::inputs;
+  kernels.state = Statistic::state;
+  kernels.value_bytes = sizeof(T);
+  kernels.sums = sum_kernels<Shell, T, Summation>();
+  if constexpr (widens_columns<T>) kernels.widen = Shell::template widen<WidenRows<T, Summation::inputs>>;
+  kernels.begin = [](const void* statistic, const Inputs& x, const Block& block, std::int64_t first, std::int64_t channels,
+                     const SumArrays& to) noexcept {
+    static_cast<const Statistic*>(statistic)->begin(x, block, first, channels, to);
+  };
+  kernels.merge = [](const void* statistic, Isa isa, const ChannelArrays& state, const SumArrays& block, std::int64_t channels,
+                     std::int64_t before, std::int64_t count) noexcept {
+    static_cast<const Statistic*>(statistic)->merge(isa, state, block, channels, before, count);
+  };
+  if constexpr (SumsTwice<Statistic>) {
+    kernels.rough = sum_kernels<Shell, T, typename Statistic::Rough>();
+    kernels.refine = [](const void* statistic, Isa isa, const Block& block, std::int64_t channels,
+                        const SumArrays& sums) noexcept {
+      static_cast<const Statistic*>(statistic)->refine(isa, block, channels, sums);
+    };
+  }
+  return kernels;
+}
+
+template <class Shell, Element T, class Operation>
+constexpr OperationKernels operation_kernels() noexcept {
+  return {Operation::inputs,
+          Operation::outputs,
+          Operation::coefficients,
+          Operation::prefetched,
+          sizeof(T),
+          sizeof(compute_t<T>),
+          Shell::template go_on<OperateOnPlanes<T, Operation>>,
+          Shell::template run<OperateOnRows<T, Operation>>};
+}
+
+template <class Shell, Element T, class Statistic, class Operation>
+constexpr BesideKernels beside_kernels() noexcept {
+  using Beside = OperateOnPlanes<T, Operation>;
+  using Summation = typename Statistic::Summation;
+  BesideKernels kernels;
+  kernels.planes = Shell::template run_beside<SumPlanes<T, Summation, false, Beside>>;
+  kernels.short_planes = Shell::template run_beside<SumPlanes<T, Summation, true, Beside>>;
+  if constexpr (SumsTwice<Statistic>) {
+    using Rough = typename Statistic::Rough;
+    kernels.rough_planes = Shell::template run_beside<SumPlanes<T, Rough, false, Beside>>;
+    kernels.rough_short_planes = Shell::template run_beside<SumPlanes<T, Rough, true, Beside>>;
+  }
+  return kernels;
+}
+
+/// make(shell) for the shell of that instruction set, one of [compiled_isa(), largest_isa()].
+template <class Make>
+auto with_shell(Isa isa, const Make& make) noexcept {
+#if defined(__x86_64__)
+#if BATCHNORM_HAS_V4
+  if (isa == Isa::x86_64_v4) return make(V4());
+#endif
+  if constexpr (compiled_isa() <= Isa::x86_64_v3) {
+    if (isa == Isa::x86_64_v3) return make(V3());
+  }
+#endif
+  if constexpr (compiled_isa() == Isa::baseline) return make(Baseline());
+  return decltype(make(Baseline())){};
+}
+
+}  // namespace detail
+
+template <Element T, class Statistic>
+StatisticKernels statistic_kernels(Isa isa) noexcept {
+  return detail::with_shell(isa, []<class Shell>(Shell) { return detail::statistic_kernels<Shell, T, Statistic>(); });
+}
+
+template <Element T, class Operation>
+OperationKernels operation_kernels(Isa isa) noexcept {
+  return detail::with_shell(isa, []<class Shell>(Shell) { return detail::operation_kernels<Shell, T, Operation>(); });
+}
+
+template <Element T, class Statistic, class Operation>
+BesideKernels beside_kernels(Isa isa) noexcept {
+  return detail::with_shell(isa, []<class Shell>(Shell) { return detail::beside_kernels<Shell, T, Statistic, Operation>(); });
+}
+
+}  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu
