@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// How a call will go through memory, in words.
+
+#include <string>
+
+#include <batchnorm/detail/arguments.hpp>
+#include <batchnorm/moments.hpp>
+#include <batchnorm/plan/explain.hpp>
+
+namespace batchnorm {
+
+/// A pass over x, with parameters and outputs that are usual for it.
+enum class Pass {
+  inference,          ///< y from given statistics
+  training,           ///< the statistics of x, then y
+  backward,           ///< gradients in training: dx, dscale and dbias
+  inference_backward  ///< gradients in inference
+};
+
+inline namespace BATCHNORM_KERNELS {
+
+/// The plan of a call in one line: how x is seen (batch, channels, values), which walk goes through it, the blocks that sums
+/// are taken in, whether stores are non-temporal, and how many threads work. For example
+///
+///   32 images of 2048 channels of 49 values: groups of 167 channels, the operation beside the sums of the next group; sums in
+///   1 block of up to 32 images; non-temporal stores; 1 thread
+///
+///   x   [N, C, spatial...] or [N, spatial..., C], rank 2 to 5; nothing is read of it
+///
+/// All other tensors of the call are taken to lie in memory as x does. The words may change from version to version.
+/// @throws ShapeError, ValueError   as BatchNorm does for x
+template <Element T>
+std::string explain(Pass pass, TensorView<const T> x, Format format, const CallOptions& call = {});
+
+// ----------------------------------------------------------------------------------------------------------------------------
+
+namespace arguments {
+
+/// What a pass sums and applies, as its kernels do.
+template <Element T>
+struct PassShape {
+  cpu::SummedShape sums;
+  cpu::SweptShape swept;
+
+  PassShape(Pass pass, const cpu::Geometry& g, const cpu::Pitch& pitch) noexcept {
+    const bool is_forward = pass == Pass::inference || pass == Pass::training;
+    const bool has_whole_images = g.has_whole_images() && pitch.channel == g.s;
+    const bool has_dense_rows = pitch.outer == g.c * g.s;
+    const bool is_gapless = g.channels_last ? has_dense_rows : has_whole_images;
+    const int inputs = is_forward || pass == Pass::inference_backward ? 1 : 2;
+    const int coefficients = is_forward ? 3 : pass == Pass::backward ? 5 : 1;
+    sums = {g, cpu::partition_of<T>(g, is_gapless), sizeof(T), is_forward ? 1 : 2};
+    swept = {g, sizeof(T), sizeof(compute_t<T>), inputs, 1, coefficients, has_whole_images, has_dense_rows};
+  }
+
+  cpu::Plan plan(Pass pass, const cpu::Machine& machine) const noexcept {
+    switch (pass) {
+      case Pass::inference: return cpu::plan_of_operation(machine, swept);
+      case Pass::inference_backward: return cpu::plan_of_blocks(machine, sums, swept);
+      default: return cpu::plan_of_sums_and_operation(machine, sums, swept);
+    }
+  }
+};
+
+}  // namespace arguments
+
+template <Element T>
+std::string explain(Pass pass, TensorView<const T> x, Format format, const CallOptions& call) {
+  const arguments::Arguments arguments("batchnorm::explain", x, format);
+  if (arguments.empty()) return "an empty batch: nothing is done";
+  const cpu::Machine machine = arguments::machine_of(call);
+  const arguments::PassShape<T> shape(pass, arguments.geometry(), arguments.x(x).pitch);
+  const cpu::Plan plan = shape.plan(pass, machine);
+  return cpu::explain(plan, arguments.geometry(), pass == Pass::inference ? nullptr : &shape.sums.partition);
+}
+
+}  // namespace BATCHNORM_KERNELS
+}  // namespace batchnorm
