@@ -22,10 +22,10 @@
 
 // Tables of kernels (kernel/tables.hpp).
 #define BATCHNORM_COMPILED_STATISTIC(PREFIX, T, ...) \
-  PREFIX template cpu::StatisticKernels cpu::statistic_kernels<T, __VA_ARGS__>(Isa) noexcept;
+  PREFIX template const cpu::StatisticKernels& cpu::statistic_kernels<T, __VA_ARGS__>(Isa) noexcept;
 #define BATCHNORM_COMPILED_OPERATION(PREFIX, T, ...) \
-  PREFIX template cpu::OperationKernels cpu::operation_kernels<T, __VA_ARGS__>(Isa) noexcept;
+  PREFIX template const cpu::OperationKernels& cpu::operation_kernels<T, __VA_ARGS__>(Isa) noexcept;
 /// An operation that depends on a statistic.
 #define BATCHNORM_COMPILED_DEPENDENT(PREFIX, T, STATISTIC, ...) \
   BATCHNORM_COMPILED_OPERATION(PREFIX, T, __VA_ARGS__)          \
-  PREFIX template cpu::BesideKernels cpu::beside_kernels<T, STATISTIC, __VA_ARGS__>(Isa) noexcept;
+  PREFIX template const cpu::BesideKernels& cpu::beside_kernels<T, STATISTIC, __VA_ARGS__>(Isa) noexcept;

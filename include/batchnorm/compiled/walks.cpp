@@ -1,2 +1,3 @@
 // SPDX-License-Identifier: MIT
-#include <batchnorm/walk/definitions.hpp>
+#define BATCHNORM_COMPILES_WALKS
+#include <batchnorm/walk/walks.hpp>

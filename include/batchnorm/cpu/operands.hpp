@@ -37,7 +37,8 @@ struct Coefficients {
   Compute* array[Count];
 
   Coefficients() = default;
-  explicit Coefficients(const CoefficientArrays& arrays) noexcept {
+  BATCHNORM_INLINE explicit Coefficients(const CoefficientArrays& arrays) noexcept {
+    BATCHNORM_UNROLL
     for (int j = 0; j < Count; ++j) array[j] = static_cast<Compute*>(arrays[static_cast<std::size_t>(j)]);
   }
 
@@ -83,14 +84,18 @@ struct ArraysOf {
   double* constant[Summation::constants];
   double* sum[Summation::sums];
 
-  explicit ArraysOf(const SumArrays& arrays) noexcept {
-    std::copy_n(arrays.constant.begin(), Summation::constants, constant);
-    std::copy_n(arrays.sum.begin(), Summation::sums, sum);
+  BATCHNORM_INLINE explicit ArraysOf(const SumArrays& arrays) noexcept {
+    BATCHNORM_UNROLL
+    for (std::size_t k = 0; k < Summation::constants; ++k) constant[k] = arrays.constant[k];
+    BATCHNORM_UNROLL
+    for (std::size_t k = 0; k < Summation::sums; ++k) sum[k] = arrays.sum[k];
   }
-  ArraysOf at(std::int64_t c) const noexcept {
+  BATCHNORM_INLINE ArraysOf at(std::int64_t c) const noexcept {
     ArraysOf result = *this;
-    for (double*& p : result.constant) p += c;
-    for (double*& p : result.sum) p += c;
+    BATCHNORM_UNROLL
+    for (std::size_t k = 0; k < Summation::constants; ++k) result.constant[k] += c;
+    BATCHNORM_UNROLL
+    for (std::size_t k = 0; k < Summation::sums; ++k) result.sum[k] += c;
     return result;
   }
 };
@@ -127,8 +132,9 @@ BATCHNORM_INLINE void close_sums(const Summation& summation, const V (&constant)
 
 /// The first strides of an untyped array.
 template <std::size_t Count, std::size_t Most>
-void copy_strides(const std::array<std::int64_t, Most>& from, std::int64_t (&to)[Count]) noexcept {
-  std::copy_n(from.begin(), Count, to);
+BATCHNORM_INLINE void copy_strides(const std::array<std::int64_t, Most>& from, std::int64_t (&to)[Count]) noexcept {
+  BATCHNORM_UNROLL
+  for (std::size_t j = 0; j < Count; ++j) to[j] = from[j];
 }
 
 /// Pointers to the same element of several tensors.
@@ -137,8 +143,9 @@ struct Pointers {
   T* p[Count];
 
   template <class Untyped>
-  static Pointers of(const Untyped& pointers) noexcept {
+  static BATCHNORM_INLINE Pointers of(const Untyped& pointers) noexcept {
     Pointers result;
+    BATCHNORM_UNROLL
     for (int j = 0; j < Count; ++j) result.p[j] = reinterpret_cast<T*>(pointers[static_cast<std::size_t>(j)]);
     return result;
   }

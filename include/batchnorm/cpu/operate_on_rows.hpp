@@ -39,7 +39,8 @@ struct OperateOnRows {
         distance(a.distance) {
     copy_strides(a.in_stride, in_stride);
     copy_strides(a.out_stride, out_stride);
-    std::copy_n(a.ahead.begin(), inputs, ahead.begin());
+    BATCHNORM_UNROLL
+    for (std::size_t j = 0; j < inputs; ++j) ahead[j] = a.ahead[j];
   }
 
   Operation operation;
@@ -77,6 +78,7 @@ struct OperateOnRows {
   template <int Bytes, int Rows>
   BATCHNORM_INLINE void operate_on_rows(std::int64_t r, Walks& walks) const {
     constexpr std::int64_t line = line_of<T>;
+    const bool has_next_rows = !ahead[0].is_done();
     Stream streams_of_bits[Rows];
     for (int k = 0; k < Rows; ++k) streams_of_bits[k] = Stream(bits, first_bit + (r + k) * row_bits);
     bool all = true;
@@ -92,10 +94,17 @@ struct OperateOnRows {
     while (i + line <= length) {
       // Up to where the positions begin again.
       const std::int64_t lines = (std::min)((period - position + line - 1) / line, (length - i) / line);
-      if (Rows == 1 && streams) {
-        operate_on_lines<Bytes, Rows, Rows == 1>(r, i, position, lines, all, streams_of_bits, walks);
+      const auto operate = [&]<bool has_next>(std::bool_constant<has_next>) __attribute__((always_inline)) {
+        if (Rows == 1 && streams) {
+          operate_on_lines<Bytes, Rows, Rows == 1, has_next>(r, i, position, lines, all, streams_of_bits, walks);
+        } else {
+          operate_on_lines<Bytes, Rows, false, has_next>(r, i, position, lines, all, streams_of_bits, walks);
+        }
+      };
+      if (Operation::prefetched > 0 && has_next_rows) {
+        operate(std::bool_constant<(Operation::prefetched > 0)>());
       } else {
-        operate_on_lines<Bytes, Rows, false>(r, i, position, lines, all, streams_of_bits, walks);
+        operate(std::false_type());
       }
       i += lines * line;
       position += lines * line;
@@ -107,7 +116,7 @@ struct OperateOnRows {
     }
   }
 
-  template <int Bytes, int Rows, bool non_temporal>
+  template <int Bytes, int Rows, bool non_temporal, bool has_next>
   BATCHNORM_INLINE void operate_on_lines(std::int64_t r, std::int64_t first, std::int64_t position, std::int64_t lines,
                                          bool all, Stream (&streams_of_bits)[Rows], Walks& walks) const {
     constexpr std::int64_t lanes = lanes_of<Bytes, T>;
@@ -117,7 +126,6 @@ struct OperateOnRows {
     const auto from = in.at(first).at(r, in_stride);
     const auto to = out.at(first).at(r, out_stride);
     const std::int64_t end = lines * line_of<T>;
-    const bool has_next = !ahead[0].is_done();
     for (std::int64_t i = 0; i < end; i += line_of<T>) {
       K k[vectors];
       BATCHNORM_UNROLL
@@ -127,7 +135,7 @@ struct OperateOnRows {
         const std::uint32_t read = streams_of_bits[row].take();
         BATCHNORM_UNROLL
         for (int j = 0; j < inputs; ++j) {
-          if (has_next) {
+          if constexpr (has_next) {
             walks[static_cast<std::size_t>(j)].step();
           } else {
             prefetch_near(from.at(i + distance).at(row, in_stride).p[j]);

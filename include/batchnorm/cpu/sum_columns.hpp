@@ -30,7 +30,8 @@ struct SumColumns {
         row_bits(a.row_bits),
         arrays(a.arrays) {
     copy_strides(a.row_stride, row_stride);
-    std::copy_n(a.ahead.begin(), inputs, ahead.begin());
+    BATCHNORM_UNROLL
+    for (std::size_t j = 0; j < inputs; ++j) ahead[j] = a.ahead[j];
   }
 
   Summation summation;

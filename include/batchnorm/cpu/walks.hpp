@@ -17,8 +17,7 @@ void place(const From& from, To& to) noexcept {
 /// The reduction, which must outlive it, as walks take it.
 template <Element T, class Statistic>
 Sums sums_of(Isa isa, const Reduction<T, Statistic>& reduction) noexcept {
-  Sums sums;
-  sums.kernels = statistic_kernels<T, Statistic>(isa);
+  Sums sums(statistic_kernels<T, Statistic>(isa));
   sums.statistic = &reduction.statistic;
   sums.summation = &reduction.statistic.summation;
   if constexpr (detail::SumsTwice<Statistic>) sums.rough = &reduction.statistic.rough;
@@ -32,8 +31,7 @@ Sums sums_of(Isa isa, const Reduction<T, Statistic>& reduction) noexcept {
 /// The same for an operation.
 template <Element T, class Operation>
 Work work_of(Isa isa, const Elementwise<T, Operation>& elementwise) noexcept {
-  Work work;
-  work.kernels = operation_kernels<T, Operation>(isa);
+  Work work(operation_kernels<T, Operation>(isa));
   work.operation = &elementwise.operation;
   for (int j = 0; j < Operation::outputs; ++j) work.stored += stores(elementwise.operation, j) ? 1 : 0;
   work.geometry = elementwise.geometry;

@@ -37,7 +37,8 @@ struct WidenRows {
   BATCHNORM_INLINE explicit WidenRows(const RowsToWiden& a)
       : from(Pointers<const T, inputs>::of(a.from)), rows(a.rows), columns(a.columns) {
     copy_strides(a.stride, stride);
-    std::copy_n(a.to.begin(), inputs, to);
+    BATCHNORM_UNROLL
+    for (std::size_t j = 0; j < inputs; ++j) to[j] = a.to[j];
   }
 
   Pointers<const T, inputs> from;

@@ -91,6 +91,9 @@ BATCHNORM_SHELL(Baseline, 16)
 BATCHNORM_SHELL(V3, 32, [[gnu::target(BATCHNORM_TARGET_V3)]])
 #if BATCHNORM_HAS_V4
 BATCHNORM_SHELL(V4, 64, [[gnu::target(BATCHNORM_TARGET_V4)]])
+using Largest = V4;
+#else
+using Largest = V3;
 #endif
 #endif
 #undef BATCHNORM_SHELL
@@ -169,36 +172,49 @@ constexpr BesideKernels beside_kernels() noexcept {
   return kernels;
 }
 
-/// make(shell) for the shell of that instruction set, one of [compiled_isa(), largest_isa()].
-template <class Make>
-auto with_shell(Isa isa, const Make& make) noexcept {
+template <class Shell, Element T, class Statistic>
+inline constexpr StatisticKernels statistic_table = statistic_kernels<Shell, T, Statistic>();
+template <class Shell, Element T, class Operation>
+inline constexpr OperationKernels operation_table = operation_kernels<Shell, T, Operation>();
+template <class Shell, Element T, class Statistic, class Operation>
+inline constexpr BesideKernels beside_table = beside_kernels<Shell, T, Statistic, Operation>();
+
+/// of(shell) for the shell of that instruction set, one of [compiled_isa(), largest_isa()].
+template <class Of>
+decltype(auto) with_shell([[maybe_unused]] Isa isa, const Of& of) noexcept {
 #if defined(__x86_64__)
 #if BATCHNORM_HAS_V4
-  if (isa == Isa::x86_64_v4) return make(V4());
+  if (isa == Isa::x86_64_v4) return of(V4());
 #endif
-  if constexpr (compiled_isa() <= Isa::x86_64_v3) {
-    if (isa == Isa::x86_64_v3) return make(V3());
+  if constexpr (compiled_isa() == Isa::baseline) {
+    if (isa == Isa::x86_64_v3) return of(V3());
+    return of(Baseline());
+  } else {  // kernels below what the compiler's flags demand are not compiled
+    return of(std::conditional_t<compiled_isa() == Isa::x86_64_v3, V3, Largest>());
   }
+#else
+  return of(Baseline());
 #endif
-  if constexpr (compiled_isa() == Isa::baseline) return make(Baseline());
-  return decltype(make(Baseline())){};
 }
 
 }  // namespace detail
 
 template <Element T, class Statistic>
-StatisticKernels statistic_kernels(Isa isa) noexcept {
-  return detail::with_shell(isa, []<class Shell>(Shell) { return detail::statistic_kernels<Shell, T, Statistic>(); });
+const StatisticKernels& statistic_kernels(Isa isa) noexcept {
+  return detail::with_shell(
+      isa, []<class Shell>(Shell) -> const StatisticKernels& { return detail::statistic_table<Shell, T, Statistic>; });
 }
 
 template <Element T, class Operation>
-OperationKernels operation_kernels(Isa isa) noexcept {
-  return detail::with_shell(isa, []<class Shell>(Shell) { return detail::operation_kernels<Shell, T, Operation>(); });
+const OperationKernels& operation_kernels(Isa isa) noexcept {
+  return detail::with_shell(
+      isa, []<class Shell>(Shell) -> const OperationKernels& { return detail::operation_table<Shell, T, Operation>; });
 }
 
 template <Element T, class Statistic, class Operation>
-BesideKernels beside_kernels(Isa isa) noexcept {
-  return detail::with_shell(isa, []<class Shell>(Shell) { return detail::beside_kernels<Shell, T, Statistic, Operation>(); });
+const BesideKernels& beside_kernels(Isa isa) noexcept {
+  return detail::with_shell(
+      isa, []<class Shell>(Shell) -> const BesideKernels& { return detail::beside_table<Shell, T, Statistic, Operation>; });
 }
 
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu

@@ -78,26 +78,26 @@ struct Plan {
 inline void plan_sums(const Machine& machine, const SummedShape& of, Plan& plan) noexcept {
   const std::int64_t c = of.geometry.c, blocks = of.partition.blocks;
   plan.workers = machine.workers(of.bytes());
-  plan.tile_bytes = machine.tuning->column_group_bytes / 2;  // this tile and the next share half of L2
+  plan.tile_bytes = machine.tuning->column_group_bytes / 2;
   const bool can_slice = plan.workers > 1 && of.partition.super_row == 1;
-  const std::int64_t wanted = detail::ceiling(4 * plan.workers, blocks);
-  plan.sum_slice = can_slice ? detail::ceiling(detail::ceiling(c, wanted), 64) * 64 : c;
   const bool is_serial = c * blocks < (1 << 14);
-  plan.merge_slice =
-      is_serial ? c : (std::max<std::int64_t>)(64, detail::ceiling(detail::ceiling(c, 2 * plan.workers), 64) * 64);
+  const auto of_whole_vectors = [c](std::int64_t parts) { return detail::ceiling(detail::ceiling(c, parts), 64) * 64; };
+  plan.sum_slice = can_slice ? of_whole_vectors(detail::ceiling(4 * plan.workers, blocks)) : c;
+  plan.merge_slice = is_serial ? c : (std::max<std::int64_t>)(64, of_whole_vectors(2 * plan.workers));
 }
+
+/// Rows of pictures below this length are stored through the cache: the lines at both ends, stored in part, cost more.
+inline bool has_short_rows(const Geometry& g) noexcept { return g.is_of_rows() && g.s < 1024; }
 
 /// An operation on everything.
 inline void plan_operation(const Machine& machine, const SweptShape& of, bool streams, bool is_reversed, Plan& plan) noexcept {
   /// Coefficients repeat at least so far apart: a long inner loop, and still a few KB at most of float.
   constexpr std::int64_t least_period = 512;
-  /// Rows of pictures from this length on are streamed: of shorter ones the lines at both ends, stored in part, cost more.
-  constexpr std::int64_t least_streamed_row = 1024;
   const Geometry& g = of.geometry;
   plan.workers = machine.workers(of.bytes());
   // Planes of less than a cache line are worked on position by position.
   plan.by_rows = g.channels_last || (g.s < of.line() && of.has_whole_images);
-  plan.streams = streams && (plan.by_rows || !g.is_of_rows() || g.s >= least_streamed_row);
+  plan.streams = streams && (plan.by_rows || !has_short_rows(g));
   plan.is_reversed = is_reversed && plan.by_rows;
   const std::int64_t task_bytes = plan.is_reversed ? machine.tuning->reverse_block_bytes : machine.task_bytes(of.bytes());
   if (plan.by_rows) {
@@ -147,6 +147,8 @@ inline bool plan_groups(const Machine& machine, const SummedShape& sums, const S
   plan.workers = machine.workers(sums.bytes());
   plan.expands = is_plain && (g.s < swept.line() || sums.partition.columns);
   plan.walk = streams && is_plain && !plan.expands ? Walk::groups_side_by_side : Walk::groups;
+  plan.streams = streams && !has_short_rows(g);
+  plan.tile_bytes = machine.tuning->column_group_bytes / 2;  // this tile and the next share half of L2
   plan.group = group_of(machine, sums, plan);
   plan.prefetches_next = plan.expands && sums.read_bytes() > machine.tuning->l2_bytes;
   // Of a group that fills a good part of the cache, what was summed last is still there.
@@ -183,10 +185,10 @@ inline Plan plan_of_sums_and_operation(const Machine& machine, const SummedShape
   const bool streams = machine.streams(swept.bytes(), swept.swept_bytes(), machine.tuning->training_stream_share);
   const double read = static_cast<double>(sums.read_bytes()), l3 = static_cast<double>(machine.tuning->l3_bytes);
   Plan plan;
-  const bool by_groups = plan_groups(machine, sums, swept, streams, plan);
+  if (plan_groups(machine, sums, swept, streams, plan)) return plan;
+  plan.walk = Walk::sums_operation;
   plan_operation(machine, swept, streams, read > l3 / 2 && read < 2 * l3, plan);
   plan_sums(machine, sums, plan);
-  if (!by_groups) plan.walk = Walk::sums_operation;
   return plan;
 }
 

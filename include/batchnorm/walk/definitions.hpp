@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The walks that walks.hpp declares.
+// The walks that walks.hpp declares; in the library of compiled kernels, its walks.cpp has them.
 
 #include <batchnorm/walk/groups.hpp>
 #include <batchnorm/walk/walks.hpp>
 
+#if !BATCHNORM_USES_COMPILED || defined(BATCHNORM_COMPILES_WALKS)
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
 namespace detail {
@@ -36,8 +37,7 @@ class AllSums {
     const std::int64_t c = sums_.geometry.c;
     const bool is_last = first + slice >= c;
     const std::int64_t channels = is_last ? c - first : slice, room = is_last ? padded(c) - first : slice;
-    Companion none;
-    summation_.add(b, first, channels, room, block(b).at(first), scratch_[own_] + worker * worker_doubles_, none);
+    summation_.add(b, first, channels, room, block(b).at(first), scratch_[own_] + worker * worker_doubles_, nullptr);
   }
 
   /// Merges the blocks; `finish(first, channels, state)` is called for slices that cover all channels.
@@ -172,3 +172,4 @@ BATCHNORM_WALK void walk_blocks(const Machine& machine, Sums& sums, const Work& 
 }
 
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu
+#endif

@@ -4,6 +4,8 @@
 // The walk over groups of channels of a channels-first tensor: the sums of a group, then the operation that depends on them,
 // while the group is in cache.
 
+#include <optional>
+
 #include <batchnorm/walk/sum_blocks.hpp>
 #include <batchnorm/walk/sweep.hpp>
 
@@ -52,7 +54,7 @@ class GroupWalk {
 
   void walk(Counter& counter, const Worker& own) const noexcept;
   void walk_side_by_side(Counter& counter, const Worker& own) const noexcept;
-  void sum(std::int64_t group, const Worker& own, Companion& companion) const noexcept;
+  void sum(std::int64_t group, const Worker& own, Companion* companion) const noexcept;
   void finish(std::int64_t group, const Worker& own) const noexcept {
     finish_(first_of(group), channels_of(group), own.state, own.coefficients);
   }
@@ -128,10 +130,9 @@ inline void GroupWalk::run_all() const noexcept {
 
 /// Only the next group that is known can be prefetched.
 inline void GroupWalk::walk(Counter& counter, const Worker& own) const noexcept {
-  Companion none;
   for (std::int64_t group = counter.take(); group < groups_;) {
     const std::int64_t next = counter.take();
-    sum(group, own, none);
+    sum(group, own, nullptr);
     finish(group, own);
     operate(group, next, own);
     group = next;
@@ -140,24 +141,24 @@ inline void GroupWalk::walk(Counter& counter, const Worker& own) const noexcept 
 
 /// The operation on a group goes on beside the sums of the next one.
 inline void GroupWalk::walk_side_by_side(Counter& counter, const Worker& own) const noexcept {
-  Companion companion;
+  std::optional<Companion> companion;
   const auto drain = [&] {
-    if (!companion.is_done()) sweep_.run(companion.planes, companion.progress);
+    if (companion && !companion->is_done()) sweep_.run(companion->planes, companion->progress);
   };
   for (std::int64_t group = counter.take(); group < groups_; group = counter.take()) {
-    sum(group, own, companion);
+    sum(group, own, companion ? &*companion : nullptr);
     drain();
     finish(group, own);
-    companion = {&beside_,
-                 work_.operation,
-                 sweep_.planes(0, work_.geometry.n, first_of(group), channels_of(group), 0, work_.geometry.s, own.coefficients),
-                 {}};
+    companion.emplace(Companion{
+        beside_, work_.operation,
+        sweep_.planes(0, work_.geometry.n, first_of(group), channels_of(group), 0, work_.geometry.s, own.coefficients),
+        Progress()});
   }
   drain();
   intrinsics::stream_fence();  // the non-temporal stores made beside sums
 }
 
-inline void GroupWalk::sum(std::int64_t group, const Worker& own, Companion& companion) const noexcept {
+inline void GroupWalk::sum(std::int64_t group, const Worker& own, Companion* companion) const noexcept {
   const std::int64_t channels = channels_of(group);
   std::int64_t before = 0;
   for (std::int64_t b = 0; b < sums_.partition.blocks; ++b) {

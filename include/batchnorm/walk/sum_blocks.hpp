@@ -7,14 +7,13 @@
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
-/// The operation that goes on beside sums; `sums` is null where there is none.
+/// An operation that goes on beside sums.
 struct Companion {
-  const BesideKernels* kernels = nullptr;
-  const void* operation = nullptr;
-  PlanesToOperateOn planes{};
+  const BesideKernels& kernels;
+  const void* operation;
+  PlanesToOperateOn planes;
   Progress progress;
 
-  bool works() const noexcept { return kernels != nullptr; }
   bool is_done() const noexcept { return progress.image >= planes.images; }
 };
 
@@ -28,10 +27,10 @@ class BlockSummation {
   std::int64_t scratch_doubles() const noexcept;
 
   /// Constants and sums of block `index` for channels [first, first + channels) (channels last: all of them where super-rows
-  /// have several rows); `to` has room for `room` channels from the first on. The companion goes on meanwhile, but not beside
-  /// columns.
+  /// have several rows); `to` has room for `room` channels from the first on. The companion, unless null, goes on meanwhile,
+  /// but not beside columns.
   void add(std::int64_t index, std::int64_t first, std::int64_t channels, std::int64_t room, const SumArrays& to,
-           double* scratch, Companion& companion) const noexcept;
+           double* scratch, Companion* companion) const noexcept;
 
  private:
   /// One pass over a block.
@@ -42,9 +41,9 @@ class BlockSummation {
   };
 
   void add_pass(const Pass& pass, const Block& block, std::int64_t first, std::int64_t channels, const SumArrays& to,
-                double* scratch, Companion& companion) const noexcept;
+                double* scratch, Companion* companion) const noexcept;
   void add_planes(const Pass& pass, const Block& block, std::int64_t first, std::int64_t channels, const SumArrays& to,
-                  Companion& companion) const noexcept;
+                  Companion* companion) const noexcept;
   void add_columns(const Pass& pass, const Block& block, std::int64_t first, std::int64_t channels, const SumArrays& to,
                    double* scratch) const noexcept;
   void add_rows_of_block(const Pass& pass, const Block& block, std::int64_t first, std::int64_t channels, const SumArrays& to,
@@ -113,13 +112,13 @@ inline std::int64_t BlockSummation::scratch_doubles() const noexcept {
 }
 
 inline void BlockSummation::add(std::int64_t index, std::int64_t first, std::int64_t channels, std::int64_t room,
-                                const SumArrays& to, double* scratch, Companion& companion) const noexcept {
+                                const SumArrays& to, double* scratch, Companion* companion) const noexcept {
   const StatisticKernels& k = sums_.kernels;
   const Block block = block_at(sums_.geometry, sums_.partition, index);
   for (int j = 0; j < k.sums.constants; ++j) std::fill_n(to.constant[static_cast<std::size_t>(j)], room, 0.0);
   for (int j = 0; j < k.sums.sums; ++j) std::fill_n(to.sum[static_cast<std::size_t>(j)], room, 0.0);
   k.begin(sums_.statistic, sums_.in, block, first, channels, to);
-  const BesideKernels beside = companion.works() ? *companion.kernels : BesideKernels();
+  const BesideKernels beside = companion != nullptr ? companion->kernels : BesideKernels();
   if (k.refine != nullptr) {
     const Pass rough{k.rough, sums_.rough, beside.rough_planes, beside.rough_short_planes};
     add_pass(rough, block, first, channels, to, scratch, companion);
@@ -129,14 +128,14 @@ inline void BlockSummation::add(std::int64_t index, std::int64_t first, std::int
 }
 
 inline void BlockSummation::add_pass(const Pass& pass, const Block& block, std::int64_t first, std::int64_t channels,
-                                     const SumArrays& to, double* scratch, Companion& companion) const noexcept {
+                                     const SumArrays& to, double* scratch, Companion* companion) const noexcept {
   if (sums_.geometry.channels_last) return add_rows_of_block(pass, block, first, channels, to, scratch);
   if (sums_.partition.columns) return add_columns(pass, block, first, channels, to, scratch);
   add_planes(pass, block, first, channels, to, companion);
 }
 
 inline void BlockSummation::add_planes(const Pass& pass, const Block& block, std::int64_t first, std::int64_t channels,
-                                       const SumArrays& to, Companion& companion) const noexcept {
+                                       const SumArrays& to, Companion* companion) const noexcept {
   const Geometry& g = sums_.geometry;
   const PlanesToSum planes{sums_.pointers(block.first_image, first, block.first_position),
                            pitches(sums_.in, &Pitch::outer),
@@ -150,9 +149,9 @@ inline void BlockSummation::add_planes(const Pass& pass, const Block& block, std
                            g.channel_step(),
                            to};
   const bool is_short = block.length < detail::long_run;
-  if (companion.works()) {
+  if (companion != nullptr) {
     const SumBeside beside = is_short ? pass.beside_short : pass.beside;
-    return beside(pass.summation, planes, companion.operation, companion.planes, companion.progress);
+    return beside(pass.summation, planes, companion->operation, companion->planes, companion->progress);
   }
   (is_short ? pass.kernels.short_planes : pass.kernels.planes)(pass.summation, planes);
 }

@@ -10,7 +10,9 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
 /// What is summed (problem.hpp says what a statistic is).
 struct Sums {
-  StatisticKernels kernels;
+  explicit Sums(const StatisticKernels& of_statistic) noexcept : kernels(of_statistic) {}
+
+  const StatisticKernels& kernels;
   const void* statistic = nullptr;
   const void* summation = nullptr;
   const void* rough = nullptr;  // the Summation of the first of two passes
@@ -34,7 +36,9 @@ struct Sums {
 
 /// An operation on every element.
 struct Work {
-  OperationKernels kernels;
+  explicit Work(const OperationKernels& of_operation) noexcept : kernels(of_operation) {}
+
+  const OperationKernels& kernels;
   const void* operation = nullptr;
   int stored = 0;  // outputs that are wanted
   Geometry geometry;

@@ -29,6 +29,4 @@ BATCHNORM_WALK void walk_blocks(const Machine& machine, Sums& sums, const Work& 
 
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu
 
-#if !BATCHNORM_USES_COMPILED
 #include <batchnorm/walk/definitions.hpp>
-#endif
