@@ -3,7 +3,7 @@
 
 #include "support/fingerprint_forward.hpp"
 
-// Fingerprints of what no program has compiled beforehand: an epilogue of the caller's own, and y in the place of x in the form
+// Fingerprints of what no program has compiled beforehand: an epilogue of the caller's own, and y in place of x in the form
 // that gradients undo. For float alone: each type takes the compiler half a minute.
 namespace {
 

@@ -44,7 +44,7 @@ std::vector<T> to_nchw(const std::vector<T>& values, const Extents& nhwc) {
   return result;
 }
 
-// m to 1024: dx has 10 + 3 binary digits behind the point and 10 before. Lengths that are powers of two, in every kernel.
+// m to 1024: dx has 10 + 3 binary digits after the point and 10 before. Lengths that are powers of two, in every kernel.
 constexpr Sizes short_channels[] = {{2, 3, 1}, {16, 33, 1}, {2, 5, 32}, {8, 17, 16}, {4, 4, 128}, {32, 7, 32}, {1, 2, 1024}};
 // Sums of any length are exact: prime lengths, several blocks, few and many channels.
 constexpr Sizes any_channels[] = {{3, 5, 7},    {2, 3, 613},   {9, 33, 15},   {41, 2, 1},     {17, 257, 1},

@@ -12,7 +12,7 @@ namespace {
 using namespace support;
 using batchnorm::Relu;
 
-/// Bits of y in the order in which it is given; those behind the last are 0.
+/// Bits of y in the order in which it is given; those after the last are 0.
 template <class T>
 std::vector<std::uint8_t> packed(const std::vector<T>& y) {
   std::vector<std::uint8_t> bytes((y.size() + 7) / 8);

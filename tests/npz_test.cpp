@@ -186,7 +186,7 @@ TEST_F(NpzBytesTest, CompressedDataMayEndLongAfterTheContent) {
 
 constexpr std::uint64_t elsewhere = 0xFFFFFFFF;
 
-/// An entry whose sizes and position stand in a zip64 field, behind another extra field.
+/// An entry whose sizes and position stand in a zip64 field, after another extra field.
 ZipEntry zip64_entry(const std::string& data, std::uint64_t size, std::uint64_t compressed_size, std::uint64_t position) {
   ZipEntry entry("a.npy", array_file(data));
   entry.size = entry.compressed_size = elsewhere;

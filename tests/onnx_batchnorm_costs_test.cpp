@@ -63,7 +63,7 @@ TEST_F(OnnxBatchnormCostsTest, ManyReferencesToAConstantOfManyAttributes) {
   std::vector<Proto> attributes(30000, Proto().bytes(1, "a"));
   attributes.push_back(tensor_attribute("value", tensor_proto("", {1}, {1})));
   Proto graph = Proto().bytes(graph_field::node, node_proto("Constant", "", {}, {"p"}, attributes));
-  for (int i = 0; i < 1500; ++i) {  // each behind a name of its own
+  for (int i = 0; i < 1500; ++i) {  // each after a name of its own
     graph.bytes(graph_field::node, node_proto("Identity", "", {"p"}, {"i" + label(i)}));
     const std::string p = "i" + label(i);
     graph.bytes(graph_field::node, node_proto("BatchNormalization", "", {"x", p, p, p, p}, {label(i)}));

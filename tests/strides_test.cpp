@@ -127,7 +127,7 @@ TYPED_TEST(StridesOf, PicturesMayHaveGapsBehindTheirRows) {
   }
 }
 
-// The memory of NHWC under the name of NCHW and the other way round, with gaps behind the rows.
+// The memory of NHWC under the name of NCHW and the other way round, with gaps after the rows.
 TYPED_TEST(StridesOf, PaddedPicturesMayGoByTheOtherName) {
   using T = typename TypeParam::T;
   using P = typename TypeParam::P;
@@ -143,7 +143,7 @@ TYPED_TEST(StridesOf, PaddedPicturesMayGoByTheOtherName) {
   }
 }
 
-// A mask has no gaps: it is the same whatever lies behind the rows.
+// A mask has no gaps: it is the same whatever lies after the rows.
 TYPED_TEST(StridesOf, MaskOfPaddedPicturesIsThatOfDenseOnes) {
   using T = typename TypeParam::T;
   using P = typename TypeParam::P;

@@ -273,7 +273,7 @@ void forward(ForwardArguments<writes_mask, T, P, E>& given, const Options& optio
   } else {
     infer(machine, arguments, given.checked, given.channels, given.constants);
   }
-  cpu::clear_behind_last(given.mask, arguments.geometry().elements());
+  cpu::clear_after_last(given.mask, arguments.geometry().elements());
 }
 
 }  // namespace arguments

@@ -174,7 +174,7 @@ void forward(Exchange<Moments>& exchange, arguments::ForwardArguments<writes_mas
   };
   if (arguments.empty()) return batchnorm::cpu::in_default_mode([&] { finish({}); });
   batchnorm::cpu::sweep(machine, given.checked.work, finish);
-  batchnorm::cpu::clear_behind_last(given.mask, arguments.geometry().elements());
+  batchnorm::cpu::clear_after_last(given.mask, arguments.geometry().elements());
 }
 
 /// dscale and dbias of the rank's own values, kept until all ranks have arrived.

@@ -187,7 +187,7 @@ TEST(DeviceCall, SaysWhatIsWrong) {
               run({wide.data(), shape, {24, 8, 1}}, workspace);
             }),
             "batchnorm::cuda::BatchNorm: x has gaps or another order; on a CUDA device tensors must be dense");
-  // Channels last: rows with gaps behind them, and images apart. Once they were taken for dense.
+  // Channels last: rows with gaps after them, and images apart. Once they were taken for dense.
   for (const batchnorm::Strides& strides : {batchnorm::Strides{78, 26, 4, 1}, batchnorm::Strides{100, 20, 4, 1}}) {
     const DeviceBuffer<float> many(400);
     EXPECT_EQ(message_of<ValueError>([&] {

@@ -6,7 +6,7 @@
 
 #include "emulator.hpp"
 
-// Ranks of blocks near 2^31 and elements behind the first 2^33: the last blocks of launches alone, in memory of which only the
+// Ranks of blocks near 2^31 and elements beyond the first 2^33: the last blocks of launches alone, in memory of which only the
 // touched pages exist.
 namespace {
 

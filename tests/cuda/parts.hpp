@@ -11,7 +11,7 @@ namespace support {
 /// Images of each rank.
 using Parts = std::vector<std::int64_t>;
 
-/// Of 17 images: even and uneven, with ranks that have none, in front, between and behind.
+/// Of 17 images: even and uneven, with ranks that have none, at the front, in between and at the end.
 inline const Parts some_parts[] = {{17}, {12, 5}, {0, 16, 1}, {5, 0, 9, 3}, {1, 0, 3, 0, 9, 4, 0}};
 
 inline std::string images_of(const Parts& parts) {

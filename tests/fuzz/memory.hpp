@@ -31,10 +31,10 @@ inline void require(bool holds, const std::string& otherwise) {
   if (!holds) throw Failure(otherwise);
 }
 
-/// Which end of its pages a buffer touches; behind the other end, canaries fill the page.
+/// Which end of its pages a buffer touches; beyond the other end, canaries fill the page.
 enum class Flush { begin, end };
 
-/// `bytes` bytes right behind, or right before, a page without access.
+/// `bytes` bytes right after, or right before, a page without access.
 class GuardedPages {
  public:
   GuardedPages(std::size_t bytes, Flush flush) {

@@ -82,7 +82,7 @@ std::vector<T> slice(const std::vector<T>& whole, const Shape& shape, const Part
   return {elements.begin(), elements.end()};
 }
 
-/// The parts of all ranks, one behind the other.
+/// The parts of all ranks, one after the other.
 template <class T>
 std::vector<T> gathered(const std::vector<T>& own) {
   std::vector<int> bytes(static_cast<std::size_t>(ranks())), first(bytes.size());

@@ -48,7 +48,7 @@ inline Layout channel_slice(Format format, const Sizes& sizes) {
   return {batchnorm::dense_strides(outer), format == Format::NCHW ? 2 * sizes.s : 2, sizes.n * wide * sizes.s};
 }
 
-/// 5 elements without a meaning behind each row of a picture, and 11 more behind each picture.
+/// 5 meaningless elements after each row of a picture, and 11 more after each picture.
 inline Layout padded_pictures(const Shape& shape, Format format) {
   Layout layout;
   std::int64_t stride = 1;

@@ -128,7 +128,7 @@ std::optional<at::ScalarType> accepted(const Backward& call) {
       call.x, {&call.weight, &call.running_mean, &call.running_variance, &call.saved_mean, &call.saved_inverse_deviation});
 }
 
-/// The variance behind the inverse deviation that the forward pass has saved; in inference the running one.
+/// The variance from which the inverse deviation was computed that the forward pass has saved; in inference the running one.
 template <class P>
 at::Tensor variance_of(const Backward& call) {
   if (!call.training) return widened<P>(call.running_variance);

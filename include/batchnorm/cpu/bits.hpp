@@ -18,7 +18,7 @@ static_assert(std::endian::native == std::endian::little, "bits are read and wri
 constexpr std::int64_t bytes_of_bits(std::int64_t elements) noexcept { return elements / 8 + (elements % 8 != 0); }
 
 /// Clears the bits of the last byte that belong to no element.
-inline void clear_behind_last(unsigned char* mask, std::int64_t elements) noexcept {
+inline void clear_after_last(unsigned char* mask, std::int64_t elements) noexcept {
   if (mask == nullptr || elements % 8 == 0) return;
   unsigned char& last = mask[elements / 8];
   last = static_cast<unsigned char>(last & ((1U << elements % 8) - 1));

@@ -17,10 +17,10 @@ struct Tuning {
   std::int64_t l2_bytes = 1 << 20;
   std::int64_t l3_bytes = 32 << 20;
 
-  /// Streaming stores when what is read and written exceeds this share of the third-level cache, or twice this share with more
-  /// than one thread. Inference: an output of 2 MB is worth leaving in the cache for who reads it; storing more through a cache
-  /// that others use as well is slower than past it, by up to 2 times on one thread. Training wants the cache for its own second
-  /// read of x, too, and its sums hide what streaming costs.
+  /// Non-temporal stores when what is read and written exceeds this share of the third-level cache, or twice this share with
+  /// more than one thread. Inference: an output of 2 MB is worth leaving in the cache for whoever reads it; storing more through
+  /// a cache that others use as well is slower than non-temporal stores, by up to 2 times on one thread. Training needs the
+  /// cache for its own second read of x, too, and its sums hide what non-temporal stores cost.
   double inference_stream_share = 0.125;
   double training_stream_share = 0.125;
 

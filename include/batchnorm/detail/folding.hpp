@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The work behind fold.hpp: the axes of a layer's weights, what is checked of them, and the arithmetic.
+// The work of fold.hpp: the axes of a layer's weights, what is checked of them, and the arithmetic.
 
 #include <algorithm>
 #include <array>

@@ -29,7 +29,7 @@ struct ChannelArrays {
   ChannelArrays at(std::int64_t c) const noexcept { return {first + c, stride}; }
 
   /// Zeros after the last channel of each array: kernels read whole pairs of vectors.
-  void clear_behind(std::int64_t channels, int arrays) const noexcept {
+  void clear_padding(std::int64_t channels, int arrays) const noexcept {
     for (int k = 0; k < arrays; ++k) std::fill_n((*this)[k] + channels, stride - channels, 0.0);
   }
 };

@@ -45,7 +45,7 @@ class AllSums {
   void merge(const Finish& finish) const noexcept {
     const std::int64_t c = sums_.geometry.c;
     const ChannelArrays state = state_.in(scratch_);
-    state.clear_behind(c, sums_.kernels.state);
+    state.clear_padding(c, sums_.kernels.state);
     for_each(machine_, plan_.workers, ceiling(c, plan_.merge_slice), [&](int, std::int64_t task) {
       const std::int64_t first = task * plan_.merge_slice, channels = (std::min)(plan_.merge_slice, c - first);
       std::int64_t before = 0;

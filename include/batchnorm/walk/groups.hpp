@@ -113,7 +113,7 @@ inline void GroupWalk::run_all() const noexcept {
   const auto work = [&](int worker) {
     in_default_mode([&] {
       const Worker own = worker_at(worker);
-      own.state.clear_behind(plan_.group, sums_.kernels.state);
+      own.state.clear_padding(plan_.group, sums_.kernels.state);
       if (plan_.walk == Walk::groups_side_by_side) {
         walk_side_by_side(counter, own);
       } else {
