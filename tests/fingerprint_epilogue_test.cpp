@@ -24,7 +24,9 @@ TEST(FingerprintEpilogue, OfTheCallersOwnIsAsRecorded) {
 
 template <Format F>
 void train_in_place(Group& group, const Problem<float, float>& p) {
-  const batchnorm::InPlaceBatchNorm<float, F> layer(random_options(group.random(), true), {group.one_in(2) ? 0.01 : 1.0});
+  const batchnorm::Options options = random_options(group.random(), true);
+  const batchnorm::LeakyRelu activation{group.one_in(2) ? 0.01 : 1.0};
+  const batchnorm::InPlaceBatchNorm<float, F> layer(options, activation);
   const bool has_running = !group.one_in(3);
   const std::string text = p.text + " " + text_of(layer.options()) + (has_running ? "" : " no running statistics");
   group.call(text, [&](const batchnorm::CallOptions& call, Hash& hash) {

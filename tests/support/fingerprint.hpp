@@ -26,9 +26,10 @@
 //       BATCHNORM_FINGERPRINT=record bin/batchnorm_tests --gtest_filter='*Fingerprint*'
 //
 // Record only when results are meant to change, and say why in the commit. Record on a processor that has all instruction sets,
-// with GCC at -O2 and with a compiler that does not contract a * b + c to one instruction across functions: Clang, or GCC at
-// -O0. Compilers that contract and those that do not round differently on instruction sets with FMA, so these have two lines,
-// "x86-64-v3" and "x86-64-v3,contracted". Delete the lines of groups that no longer exist by hand.
+// first with GCC at -O2, then with Clang. On instruction sets with FMA, GCC contracts products and sums to one instruction
+// where it optimizes; Clang, and GCC at -O0, do so only where the code says fma. In the few groups where that matters, results
+// without contraction have lines of their own, "x86-64-v3,uncontracted". Delete the lines of groups that no longer exist by
+// hand.
 //
 // Every call is repeated with other executors and tunings, which must not change its hash.
 namespace support::fingerprint {
@@ -66,7 +67,8 @@ class Group {
  public:
   explicit Group(std::string name);
 
-  /// Decides what the calls are; the name of the group is the seed, so that groups do not depend on each other.
+  /// Decides what the calls are; the name of the group is the seed, so that groups do not depend on each other. Draw in
+  /// statements of their own or in braces: compilers differ in the order in which they evaluate arguments.
   Random& random() { return random_; }
   /// True with a chance of 1 in `count`.
   bool one_in(std::int64_t count) { return random_.integer(1, count) == 1; }

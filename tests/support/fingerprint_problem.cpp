@@ -144,7 +144,10 @@ Problem<T, P> random_problem(Random& random, Memory memory, bool is_large) {
   const auto channels = [&](double low, double factor) {
     return filled<P>(sizes.c, [&] { return factor * from(random, low); });
   };
-  p.scale = filled<P>(sizes.c, [&] { return (random.integer(0, 1) == 0 ? -0.5 : 0.5) * from(random, 1); });
+  p.scale = filled<P>(sizes.c, [&] {
+    const double factor = random.integer(0, 1) == 0 ? -0.5 : 0.5;
+    return factor * from(random, 1);
+  });
   p.bias = channels(-2, 0.5);
   p.mean = channels(-2, 1);
   p.variance = channels(1, 0.5);
