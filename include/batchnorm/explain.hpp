@@ -6,6 +6,7 @@
 
 #include <string>
 
+#include <batchnorm/cpu/backward.hpp>
 #include <batchnorm/detail/arguments.hpp>
 #include <batchnorm/moments.hpp>
 #include <batchnorm/plan/explain.hpp>
@@ -25,7 +26,7 @@ inline namespace BATCHNORM_KERNELS {
 /// The plan of a call in one line: how x is seen (batch, channels, values), which walk goes through it, the blocks that sums
 /// are taken in, whether stores are non-temporal, and how many threads work. For example
 ///
-///   32 images of 2048 channels of 49 values: groups of 167 channels, the operation beside the sums of the next group; sums in
+///   32 images of 2048 channels of 49 values: groups of 256 channels, the operation beside the sums of the next group; sums in
 ///   1 block of up to 32 images; non-temporal stores; 1 thread
 ///
 ///   x   [N, C, spatial...] or [N, spatial..., C], rank 2 to 5; nothing is read of it
@@ -39,21 +40,34 @@ std::string explain(Pass pass, TensorView<const T> x, Format format, const CallO
 
 namespace arguments {
 
-/// What a pass sums and applies, as its kernels do.
+/// What a pass sums and applies, as its policies say.
 template <Element T>
 struct PassShape {
   cpu::SummedShape sums;
   cpu::SweptShape swept;
 
-  PassShape(Pass pass, const cpu::Geometry& g, const cpu::Pitch& pitch) noexcept {
-    const bool is_forward = pass == Pass::inference || pass == Pass::training;
-    const bool has_whole_images = g.has_whole_images() && pitch.channel == g.s;
-    const bool has_dense_rows = pitch.outer == g.c * g.s;
-    const bool is_gapless = g.channels_last ? has_dense_rows : has_whole_images;
-    const int inputs = is_forward || pass == Pass::inference_backward ? 1 : 2;
-    const int coefficients = is_forward ? 3 : pass == Pass::backward ? 5 : 1;
-    sums = {g, cpu::partition_of<T>(g, is_gapless), sizeof(T), is_forward ? 1 : 2};
-    swept = {g, sizeof(T), sizeof(compute_t<T>), inputs, 1, coefficients, has_whole_images, has_dense_rows};
+  PassShape(Pass pass, const cpu::Geometry& geometry, const cpu::Pitch& pitch) noexcept {
+    using Nothing = cpu::Passage<Identity, cpu::Through::nothing>;
+    sums.geometry = swept.geometry = geometry;
+    sums.value_bytes = swept.value_bytes = sizeof(T);
+    swept.compute_bytes = sizeof(compute_t<T>);
+    swept.outputs = 1;
+    swept.has_whole_images = geometry.has_whole_images() && pitch.channel == geometry.s;
+    swept.has_dense_rows = pitch.outer == geometry.c * geometry.s;
+    sums.partition = cpu::partition_of<T>(geometry, geometry.channels_last ? swept.has_dense_rows : swept.has_whole_images);
+    switch (pass) {
+      case Pass::inference:
+      case Pass::training: set<cpu::MomentStatistic<T>, cpu::Normalization<T, Identity, false, false>>(); break;
+      case Pass::backward: set<cpu::GradientStatistic<T, Nothing>, cpu::TrainingGradient<T, Nothing>>(); break;
+      case Pass::inference_backward: set<cpu::GradientStatistic<T, Nothing>, cpu::InferenceGradient<T, Nothing>>(); break;
+    }
+  }
+
+  template <class Statistic, class Operation>
+  void set() noexcept {
+    sums.inputs = Statistic::Summation::inputs;
+    swept.inputs = Operation::inputs;
+    swept.coefficients = Operation::coefficients;
   }
 
   cpu::Plan plan(Pass pass, const cpu::Machine& machine) const noexcept {

@@ -195,7 +195,8 @@ BATCHNORM_INLINE V difference(const V& x, const V& center, double one) {
 /// lines under way. An operation, which stores as well, has less to gain, and most from a shorter distance.
 template <Element T>
 inline constexpr std::int64_t sum_distance = 4096 / static_cast<std::int64_t>(sizeof(T));
+inline constexpr std::int64_t operation_distance_bytes = 1024;
 template <Element T>
-inline constexpr std::int64_t operation_distance = 1024 / static_cast<std::int64_t>(sizeof(T));
+inline constexpr std::int64_t operation_distance = operation_distance_bytes / static_cast<std::int64_t>(sizeof(T));
 
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu

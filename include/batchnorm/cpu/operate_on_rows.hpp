@@ -22,9 +22,8 @@ template <Element T, class Operation>
 struct OperateOnRows {
   static constexpr int inputs = Operation::inputs;
   static constexpr int outputs = Operation::outputs;
-  using Arguments = RowsToOperateOn;
 
-  BATCHNORM_INLINE OperateOnRows(const void* policy, const Arguments& a)
+  BATCHNORM_INLINE OperateOnRows(const void* policy, const RowsToOperateOn& a)
       : operation(*static_cast<const Operation*>(policy)),
         in(Pointers<const T, inputs>::of(a.in)),
         out(Pointers<T, outputs>::of(a.out)),

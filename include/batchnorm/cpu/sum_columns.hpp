@@ -17,9 +17,8 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 template <Element T, class Summation>
 struct SumColumns {
   static constexpr int inputs = Summation::inputs;
-  using Arguments = ColumnsToSum;
 
-  BATCHNORM_INLINE SumColumns(const void* policy, const Arguments& a)
+  BATCHNORM_INLINE SumColumns(const void* policy, const ColumnsToSum& a)
       : summation(*static_cast<const Summation*>(policy)),
         in(Pointers<const T, inputs>::of(a.in)),
         rows(a.rows),

@@ -160,10 +160,9 @@ struct SumPlanes {
   static constexpr int inputs = Summation::inputs;
   static constexpr int sums = Summation::sums;
   using In = Pointers<const T, inputs>;
-  using Arguments = PlanesToSum;
   using Beside = Companion;
 
-  BATCHNORM_INLINE SumPlanes(const void* policy, const Arguments& a)
+  BATCHNORM_INLINE SumPlanes(const void* policy, const PlanesToSum& a)
       : summation(*static_cast<const Summation*>(policy)),
         in(In::of(a.in)),
         images(a.images),

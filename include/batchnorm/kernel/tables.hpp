@@ -60,31 +60,21 @@ namespace detail {
 
 // A shell gives a kernel's body the target of an instruction set, and works on its own copy of the arguments: nothing that the
 // body stores can alias it.
-#define BATCHNORM_SHELL(NAME, BYTES, ...)                                                                                      \
-  struct NAME {                                                                                                                \
-    template <class Kernel>                                                                                                    \
-    __VA_ARGS__ static void run(const void* policy, const typename Kernel::Arguments& arguments) noexcept {                    \
-      const Kernel own(policy, arguments);                                                                                     \
-      own.template run<BYTES>();                                                                                               \
-    }                                                                                                                          \
-    template <class Kernel>                                                                                                    \
-    __VA_ARGS__ static void go_on(const void* policy, const PlanesToOperateOn& arguments, const Progress& progress) noexcept { \
-      const Kernel own(policy, arguments, progress);                                                                           \
-      own.template run<BYTES>();                                                                                               \
-    }                                                                                                                          \
-    template <class Kernel>                                                                                                    \
-    __VA_ARGS__ static void run_beside(const void* summation, const PlanesToSum& sums, const void* operation,                  \
-                                       const PlanesToOperateOn& arguments, Progress& progress) noexcept {                      \
-      typename Kernel::Beside beside(operation, arguments, progress);                                                          \
-      const Kernel own(summation, sums);                                                                                       \
-      own.template run<BYTES>(beside);                                                                                         \
-      beside.save(progress);                                                                                                   \
-    }                                                                                                                          \
-    template <class Kernel>                                                                                                    \
-    __VA_ARGS__ static void widen(const RowsToWiden& arguments) noexcept {                                                     \
-      const Kernel own(arguments);                                                                                             \
-      own.template run<BYTES>();                                                                                               \
-    }                                                                                                                          \
+#define BATCHNORM_SHELL(NAME, BYTES, ...)                                                                     \
+  struct NAME {                                                                                               \
+    template <class Kernel, class... Arguments>                                                               \
+    __VA_ARGS__ static void run(Arguments... arguments) noexcept {                                            \
+      const Kernel own(arguments...);                                                                         \
+      own.template run<BYTES>();                                                                              \
+    }                                                                                                         \
+    template <class Kernel>                                                                                   \
+    __VA_ARGS__ static void run_beside(const void* summation, const PlanesToSum& sums, const void* operation, \
+                                       const PlanesToOperateOn& arguments, Progress& progress) noexcept {     \
+      typename Kernel::Beside beside(operation, arguments, progress);                                         \
+      const Kernel own(summation, sums);                                                                      \
+      own.template run<BYTES>(beside);                                                                        \
+      beside.save(progress);                                                                                  \
+    }                                                                                                         \
   };
 BATCHNORM_SHELL(Baseline, 16)
 #if defined(__x86_64__)
@@ -100,16 +90,13 @@ using Largest = V3;
 
 template <class Shell, Element T, class Summation>
 constexpr SumKernels sum_kernels() noexcept {
-  SumKernels kernels{Summation::constants,
-                     Summation::sums,
-                     Shell::template run<SumPlanes<T, Summation, false>>,
-                     Shell::template run<SumPlanes<T, Summation, true>>,
-                     nullptr,
-                     nullptr};
-  if constexpr (widens_columns<T>) {
-    kernels.widened_columns = Shell::template run<SumColumns<float, Summation>>;
-  }
+  SumKernels kernels;
+  kernels.constants = Summation::constants;
+  kernels.sums = Summation::sums;
+  kernels.planes = Shell::template run<SumPlanes<T, Summation, false>>;
+  kernels.short_planes = Shell::template run<SumPlanes<T, Summation, true>>;
   kernels.columns = Shell::template run<SumColumns<T, Summation>>;
+  if constexpr (widens_columns<T>) kernels.widened_columns = Shell::template run<SumColumns<float, Summation>>;
   return kernels;
 }
 
@@ -126,7 +113,7 @@ constexpr StatisticKernels statistic_kernels() noexcept {
   kernels.state = Statistic::state;
   kernels.value_bytes = sizeof(T);
   kernels.sums = sum_kernels<Shell, T, Summation>();
-  if constexpr (widens_columns<T>) kernels.widen = Shell::template widen<WidenRows<T, Summation::inputs>>;
+  if constexpr (widens_columns<T>) kernels.widen = Shell::template run<WidenRows<T, Summation::inputs>>;
   kernels.begin = [](const void* statistic, const Inputs& x, const Block& block, std::int64_t first, std::int64_t channels,
                      const SumArrays& to) noexcept {
     static_cast<const Statistic*>(statistic)->begin(x, block, first, channels, to);
@@ -147,14 +134,16 @@ constexpr StatisticKernels statistic_kernels() noexcept {
 
 template <class Shell, Element T, class Operation>
 constexpr OperationKernels operation_kernels() noexcept {
-  return {Operation::inputs,
-          Operation::outputs,
-          Operation::coefficients,
-          Operation::prefetched,
-          sizeof(T),
-          sizeof(compute_t<T>),
-          Shell::template go_on<OperateOnPlanes<T, Operation>>,
-          Shell::template run<OperateOnRows<T, Operation>>};
+  OperationKernels kernels;
+  kernels.inputs = Operation::inputs;
+  kernels.outputs = Operation::outputs;
+  kernels.coefficients = Operation::coefficients;
+  kernels.prefetched = Operation::prefetched;
+  kernels.value_bytes = sizeof(T);
+  kernels.compute_bytes = sizeof(compute_t<T>);
+  kernels.planes = Shell::template run<OperateOnPlanes<T, Operation>>;
+  kernels.rows = Shell::template run<OperateOnRows<T, Operation>>;
+  return kernels;
 }
 
 template <class Shell, Element T, class Statistic, class Operation>

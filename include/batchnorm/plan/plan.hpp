@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// How a call goes through its tensors, as plain data. A plan follows from shapes, strides, sizes of types, and the machine. But
-// for the partition, nothing in it changes a result.
+// How a call goes through its tensors, as plain data. A plan follows from shapes, strides, sizes of types, and the machine.
+// Nothing in it changes a result; the partition into blocks, which does, comes from partition.hpp.
 
 #include <algorithm>
 #include <cstdint>
@@ -53,7 +53,6 @@ struct Plan {
   // Sums.
   std::int64_t sum_slice = 0;    ///< channels of a task that sums a block
   std::int64_t merge_slice = 0;  ///< channels of a task that merges blocks
-  std::int64_t tile_bytes = 0;   ///< of the planes that are summed in columns at a time
 
   // Groups.
   std::int64_t group = 0;        ///< channels
@@ -78,7 +77,6 @@ struct Plan {
 inline void plan_sums(const Machine& machine, const SummedShape& of, Plan& plan) noexcept {
   const std::int64_t c = of.geometry.c, blocks = of.partition.blocks;
   plan.workers = machine.workers(of.bytes());
-  plan.tile_bytes = machine.tuning->column_group_bytes / 2;
   const bool can_slice = plan.workers > 1 && of.partition.super_row == 1;
   const bool is_serial = c * blocks < (1 << 14);
   const auto of_whole_vectors = [c](std::int64_t parts) { return detail::ceiling(detail::ceiling(c, parts), 64) * 64; };
@@ -91,7 +89,7 @@ inline bool has_short_rows(const Geometry& g) noexcept { return g.is_of_rows() &
 
 /// An operation on everything.
 inline void plan_operation(const Machine& machine, const SweptShape& of, bool streams, bool is_reversed, Plan& plan) noexcept {
-  /// Coefficients repeat at least so far apart: a long inner loop, and still a few KB at most of float.
+  // Coefficients repeat at least so far apart: a long inner loop, and still a few KB at most of float.
   constexpr std::int64_t least_period = 512;
   const Geometry& g = of.geometry;
   plan.workers = machine.workers(of.bytes());
@@ -148,7 +146,6 @@ inline bool plan_groups(const Machine& machine, const SummedShape& sums, const S
   plan.expands = is_plain && (g.s < swept.line() || sums.partition.columns);
   plan.walk = streams && is_plain && !plan.expands ? Walk::groups_side_by_side : Walk::groups;
   plan.streams = streams && !has_short_rows(g);
-  plan.tile_bytes = machine.tuning->column_group_bytes / 2;  // this tile and the next share half of L2
   plan.group = group_of(machine, sums, plan);
   plan.prefetches_next = plan.expands && sums.read_bytes() > machine.tuning->l2_bytes;
   // Of a group that fills a good part of the cache, what was summed last is still there.

@@ -45,8 +45,7 @@ struct ChannelScratch {
   ChannelArrays in(const Scratch& scratch) const noexcept { return {scratch[doubles], stride}; }
 };
 
-/// A reference to a callable, which outlives it. The walks take callbacks as such, so that they are compiled once for an
-/// element type and a policy, whoever calls them.
+/// A reference to a callable, which outlives it. Walks take callbacks in this form, so that a program compiles them once.
 template <class... Args>
 class Callback {
  public:

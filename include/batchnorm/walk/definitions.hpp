@@ -15,7 +15,7 @@ namespace detail {
 class AllSums {
  public:
   AllSums(const Machine& machine, const Plan& plan, const Sums& sums, Scratch& scratch) noexcept
-      : machine_(machine), plan_(plan), sums_(sums), scratch_(scratch), summation_(machine, plan, sums) {
+      : machine_(machine), plan_(plan), sums_(sums), scratch_(scratch), summation_(machine, sums) {
     const std::int64_t c = sums.geometry.c;
     block_doubles_ = sums.array_count() * padded(c);
     worker_doubles_ = summation_.scratch_doubles();
@@ -76,8 +76,8 @@ class AllSums {
 /// The operation on everything, with the coefficients of each channel.
 class WholeSweep {
  public:
-  WholeSweep(const Machine& machine, const Plan& plan, const Work& work, Scratch& scratch) noexcept
-      : machine_(machine), plan_(plan), work_(work), scratch_(scratch), sweep_(plan, work) {
+  WholeSweep(const Machine& machine, const Plan& plan, const Work& work, const SweptShape& shape, Scratch& scratch) noexcept
+      : machine_(machine), plan_(plan), work_(work), scratch_(scratch), sweep_(plan, work, shape) {
     const OperationKernels& k = work.kernels;
     channels_ = CoefficientScratch::reserve(scratch, work.geometry.c, k.coefficients, k.compute_bytes);
     positions_ = CoefficientScratch::reserve(scratch, sweep_.positions(), k.coefficients, k.compute_bytes);
@@ -123,9 +123,10 @@ BATCHNORM_WALK void walk_sums(const Machine& machine, const Sums& sums, const Su
 }
 
 BATCHNORM_WALK void walk_operation(const Machine& machine, const Work& work, const FillCoefficients& fill) {
-  const Plan plan = plan_of_operation(machine, work.shape());
+  const SweptShape shape = work.shape();
+  const Plan plan = plan_of_operation(machine, shape);
   Scratch scratch;
-  const detail::WholeSweep sweep(machine, plan, work, scratch);
+  const detail::WholeSweep sweep(machine, plan, work, shape, scratch);
   scratch.allocate();
   in_default_mode([&] { fill(sweep.coefficients()); });
   sweep.expand();
@@ -134,16 +135,17 @@ BATCHNORM_WALK void walk_operation(const Machine& machine, const Work& work, con
 
 BATCHNORM_WALK void walk_sums_and_operation(const Machine& machine, Sums& sums, const Work& work, const BesideKernels& beside,
                                             bool in_place, const SumsToCoefficients& finish) {
-  const Plan plan = plan_of_sums_and_operation(machine, sums.shape(), work.shape());
+  const SweptShape shape = work.shape();
+  const Plan plan = plan_of_sums_and_operation(machine, sums.shape(), shape);
   if (plan.walk != Walk::sums_operation) {
     sums.is_overwritten = in_place;  // groups are overwritten while others are summed
-    GroupWalk groups(machine, plan, sums, work, beside, finish);
+    GroupWalk groups(machine, plan, sums, work, shape, beside, finish);
     groups.allocate();
     return groups.run_all();
   }
   Scratch scratch;
   const detail::AllSums all(machine, plan, sums, scratch);
-  const detail::WholeSweep sweep(machine, plan, work, scratch);
+  const detail::WholeSweep sweep(machine, plan, work, shape, scratch);
   scratch.allocate();
   all.add_all();
   const CoefficientArrays coefficients = sweep.coefficients();
@@ -156,11 +158,12 @@ BATCHNORM_WALK void walk_sums_and_operation(const Machine& machine, Sums& sums, 
 
 BATCHNORM_WALK void walk_blocks(const Machine& machine, Sums& sums, const Work& work, bool in_place,
                                 const FillCoefficients& fill, const SumsCallback& finish) {
-  const Plan plan = plan_of_blocks(machine, sums.shape(), work.shape());
+  const SweptShape shape = work.shape();
+  const Plan plan = plan_of_blocks(machine, sums.shape(), shape);
   sums.is_overwritten = in_place;
   Scratch scratch;
   const detail::AllSums all(machine, plan, sums, scratch);
-  const detail::WholeSweep sweep(machine, plan, work, scratch);
+  const detail::WholeSweep sweep(machine, plan, work, shape, scratch);
   scratch.allocate();
   in_default_mode([&] { fill(sweep.coefficients()); });
   sweep.expand();

@@ -14,16 +14,17 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 class GroupWalk {
  public:
   /// `finish` turns merged blocks into the coefficients of the operation.
-  GroupWalk(const Machine& machine, const Plan& plan, const Sums& sums, const Work& work, const BesideKernels& beside,
-            const SumsToCoefficients& finish) noexcept
+  GroupWalk(const Machine& machine, const Plan& plan, const Sums& sums, const Work& work, const SweptShape& shape,
+            const BesideKernels& beside, const SumsToCoefficients& finish) noexcept
       : machine_(machine),
         plan_(plan),
         sums_(sums),
         work_(work),
+        shape_(shape),
         beside_(beside),
         finish_(finish),
-        blocks_(machine, plan, sums),
-        sweep_(plan, work),
+        blocks_(machine, sums),
+        sweep_(plan, work, shape),
         groups_(detail::ceiling(sums.geometry.c, plan.group)) {}
 
   /// @throws std::bad_alloc
@@ -52,6 +53,9 @@ class GroupWalk {
     return (std::min)(plan_.group, sums_.geometry.c - first_of(group));
   }
 
+  /// Positions that the expanded coefficients of so many channels cover, the line after them included.
+  std::int64_t positions_of(std::int64_t channels) const noexcept { return channels * shape_.geometry.s + shape_.line(); }
+
   void walk(Counter& counter, const Worker& own) const noexcept;
   void walk_side_by_side(Counter& counter, const Worker& own) const noexcept;
   void sum(std::int64_t group, const Worker& own, Companion* companion) const noexcept;
@@ -64,6 +68,7 @@ class GroupWalk {
   const Plan& plan_;
   const Sums& sums_;
   const Work& work_;
+  const SweptShape& shape_;
   const BesideKernels& beside_;
   SumsToCoefficients finish_;
   BlockSummation blocks_;
@@ -77,8 +82,7 @@ class GroupWalk {
 // ----------------------------------------------------------------------------------------------------------------------------
 
 inline void GroupWalk::allocate() {
-  const std::int64_t line = 64 / work_.kernels.value_bytes;
-  const std::int64_t positions = plan_.expands ? plan_.group * work_.geometry.s + line : 0;
+  const std::int64_t positions = plan_.expands ? positions_of(plan_.group) : 0;
   const int arrays = sums_.array_count() + sums_.kernels.state;
   for (int w = 0; w < plan_.workers; ++w) {
     WorkerParts parts;
@@ -173,8 +177,7 @@ inline void GroupWalk::operate(std::int64_t group, std::int64_t next, const Work
   const Geometry& g = work_.geometry;
   const std::int64_t first = first_of(group), channels = channels_of(group);
   if (plan_.expands) {
-    const std::int64_t line = 64 / work_.kernels.value_bytes;
-    work_.expand(own.coefficients, channels, own.positions, channels * g.s + line);
+    work_.expand(own.coefficients, channels, own.positions, positions_of(channels));
     return sweep_.run_positions(first, channels, own.positions, plan_.prefetches_next && next < groups_ ? first_of(next) : -1);
   }
   if (!plan_.is_walked_back) return sweep_.run_planes(0, g.n, first, channels, 0, g.s, own.coefficients);

@@ -20,8 +20,8 @@ struct Companion {
 /// Sums blocks of a tensor.
 class BlockSummation {
  public:
-  BlockSummation(const Machine& machine, const Plan& plan, const Sums& sums) noexcept
-      : isa_(machine.isa), tile_bytes_(plan.tile_bytes), sums_(sums) {}
+  BlockSummation(const Machine& machine, const Sums& sums) noexcept
+      : isa_(machine.isa), tile_bytes_(machine.tuning->column_group_bytes / 2), sums_(sums) {}
 
   /// Doubles of scratch memory that `add` needs: the arrays of columns or of a super-row, and values of bfloat16 as float.
   std::int64_t scratch_doubles() const noexcept;
@@ -69,7 +69,7 @@ class BlockSummation {
   std::int64_t super_row_doubles() const noexcept;
 
   Isa isa_;
-  std::int64_t tile_bytes_;
+  std::int64_t tile_bytes_;  // of planes summed in columns: this tile and the next share half of L2
   const Sums& sums_;
 };
 

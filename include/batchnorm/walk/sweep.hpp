@@ -9,7 +9,7 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
 class Sweep {
  public:
-  Sweep(const Plan& plan, const Work& work) noexcept : plan_(plan), work_(work), shape_(work.shape()) {}
+  Sweep(const Plan& plan, const Work& work, const SweptShape& shape) noexcept : plan_(plan), work_(work), shape_(shape) {}
 
   /// Positions that expanded coefficients cover: those of a period, and the line after them that a vector may begin in.
   std::int64_t positions() const noexcept { return plan_.by_rows ? plan_.period + shape_.line() : 0; }
@@ -45,7 +45,7 @@ class Sweep {
 
   const Plan& plan_;
   const Work& work_;
-  SweptShape shape_;
+  const SweptShape& shape_;
 };
 
 // ----------------------------------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ inline void Sweep::run_rows_of_run(std::int64_t first, std::int64_t count, const
   rows.length = merged * work_.geometry.c * work_.geometry.s;
   rows.period = plan_.period;
   rows.row_bits = work_.geometry.image_step();
-  rows.distance = 1024 / shape_.value_bytes;  // operation_distance
+  rows.distance = operation_distance_bytes / shape_.value_bytes;
   work_.kernels.rows(work_.operation, rows);
 }
 
