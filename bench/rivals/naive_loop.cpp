@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 
-// What is written first: one pass for the mean, one for the variance, one for the result, each in memory order, with sums of
-// double. It uses one thread whatever the problem asks for, and is compiled with -O2.
+// What is written first: the formulas of reference.hpp, each a loop in memory order with sums of double. The statistics of the
+// batch go to the caller in the type of the parameters, and y is normalised with those. It uses one thread whatever the problem
+// asks for, and is compiled with -O2.
 
 #include <algorithm>
-#include <cmath>
 
 #include <Eigen/Core>
+
+#include <batchnorm/reference.hpp>
 
 #include "offers.hpp"
 
@@ -21,112 +23,59 @@ template <class T, class P>
 class NaiveLoop final : public Rival {
  public:
   NaiveLoop(const Problem& problem, const Buffers& buffers)
-      : problem_(problem),
-        buffers_(buffers),
-        count_(problem.c() == 0 ? 0 : problem.elements() / problem.c()),
-        first_(static_cast<std::size_t>(problem.c())),
-        second_(first_.size()) {}
+      : operation_(problem.operation),
+        extents_{problem.layout == Layout::nhwc ? batchnorm::Format::NHWC : batchnorm::Format::NCHW, problem.n(), problem.c(),
+                 problem.spatial()},
+        buffers_(buffers) {
+    for (auto* numbers : {&channels_.mean, &channels_.variance, &channels_.r, &channels_.dscale, &channels_.dbias}) {
+      numbers->resize(static_cast<std::size_t>(problem.c()));
+    }
+  }
 
   std::string name() const override { return "naive loop"; }
 
   void run() override {
-    switch (problem_.operation) {
+    switch (operation_) {
       case Operation::training: return train();
       case Operation::backward: return backward();
-      default: return normalize(static_cast<const P*>(buffers_.mean), static_cast<const P*>(buffers_.variance));
+      default: return normalize(buffers_.mean, buffers_.variance);
     }
   }
 
  private:
-  /// visit(c, i) for each element i and its channel c.
-  template <class Visit>
-  void for_each_element(Visit visit) const {
-    std::int64_t i = 0;
-    if (problem_.layout == Layout::nhwc) {
-      const std::int64_t rows = problem_.n() * problem_.spatial();
-      for (std::int64_t row = 0; row < rows; ++row)
-        for (std::int64_t c = 0; c < problem_.c(); ++c) visit(c, i++);
-    } else {
-      for (std::int64_t n = 0; n < problem_.n(); ++n)
-        for (std::int64_t c = 0; c < problem_.c(); ++c)
-          for (std::int64_t s = 0; s < problem_.spatial(); ++s) visit(c, i++);
-    }
-  }
-
   void train() {
-    const T* x = static_cast<const T*>(buffers_.x);
-    P* mean = static_cast<P*>(buffers_.out_mean);
-    P* variance = static_cast<P*>(buffers_.out_variance);
-    const double m = static_cast<double>(count_);
-    std::fill(first_.begin(), first_.end(), 0.0);
-    std::fill(second_.begin(), second_.end(), 0.0);
-    double* sum = first_.data();
-    for_each_element([=](std::int64_t c, std::int64_t i) { sum[c] += static_cast<double>(x[i]); });
-    for (std::int64_t c = 0; c < problem_.c(); ++c) sum[c] /= m;
-    double* squares = second_.data();
-    for_each_element([=](std::int64_t c, std::int64_t i) {
-      const double difference = static_cast<double>(x[i]) - sum[c];
-      squares[c] += difference * difference;
-    });
-    P* running_mean = static_cast<P*>(buffers_.mean);
-    P* running_variance = static_cast<P*>(buffers_.variance);
-    const double kept = 1 - buffers_.momentum;
-    for (std::int64_t c = 0; c < problem_.c(); ++c) {
-      mean[c] = static_cast<P>(sum[c]);
-      variance[c] = static_cast<P>(squares[c] / m);
-      running_mean[c] = static_cast<P>(kept * running_mean[c] + buffers_.momentum * sum[c]);
-      running_variance[c] =
-          static_cast<P>(kept * running_variance[c] + buffers_.momentum * squares[c] / std::max<double>(m - 1, 1));
-    }
-    normalize(mean, variance);
+    batchnorm::reference::statistics(extents_, static_cast<const T*>(buffers_.x), channels_);
+    batchnorm::reference::update_running(extents_, channels_, buffers_.momentum, static_cast<P*>(buffers_.mean),
+                                         static_cast<P*>(buffers_.variance));
+    round_to(buffers_.out_mean, channels_.mean);
+    round_to(buffers_.out_variance, channels_.variance);
+    normalize(buffers_.out_mean, buffers_.out_variance);
   }
 
-  void normalize(const P* mean, const P* variance) const {
-    const T* x = static_cast<const T*>(buffers_.x);
-    T* y = static_cast<T*>(buffers_.y);
-    const P* scale = static_cast<const P*>(buffers_.scale);
-    const P* bias = static_cast<const P*>(buffers_.bias);
-    const P epsilon = static_cast<P>(buffers_.epsilon);
-    for_each_element([=](std::int64_t c, std::int64_t i) {
-      y[i] = static_cast<T>(scale[c] * (static_cast<P>(x[i]) - mean[c]) / std::sqrt(variance[c] + epsilon) + bias[c]);
-    });
+  void normalize(const void* mean, const void* variance) {
+    batchnorm::reference::inference(extents_, static_cast<const T*>(buffers_.x), static_cast<const P*>(buffers_.scale),
+                                    static_cast<const P*>(buffers_.bias), static_cast<const P*>(mean),
+                                    static_cast<const P*>(variance), buffers_.epsilon, static_cast<T*>(buffers_.y), channels_);
   }
 
   void backward() {
-    const T* x = static_cast<const T*>(buffers_.x);
-    const T* dy = static_cast<const T*>(buffers_.dy);
-    T* dx = static_cast<T*>(buffers_.y);
-    const P* scale = static_cast<const P*>(buffers_.scale);
-    const P* mean = static_cast<const P*>(buffers_.mean);
-    const P* variance = static_cast<const P*>(buffers_.variance);
-    P* dscale = static_cast<P*>(buffers_.dscale);
-    P* dbias = static_cast<P*>(buffers_.dbias);
-    std::fill(first_.begin(), first_.end(), 0.0);
-    std::fill(second_.begin(), second_.end(), 0.0);
-    double* sum = first_.data();
-    double* products = second_.data();
-    for_each_element([=](std::int64_t c, std::int64_t i) {
-      sum[c] += static_cast<double>(dy[i]);
-      products[c] += static_cast<double>(dy[i]) * (static_cast<double>(x[i]) - mean[c]);
-    });
-    const double m = static_cast<double>(count_);
-    const double epsilon = buffers_.epsilon;
-    for (std::int64_t c = 0; c < problem_.c(); ++c) {
-      dscale[c] = static_cast<P>(products[c] / std::sqrt(variance[c] + epsilon));
-      dbias[c] = static_cast<P>(sum[c]);
-    }
-    for_each_element([=](std::int64_t c, std::int64_t i) {
-      const double deviation = std::sqrt(variance[c] + epsilon);
-      const double normalized = (static_cast<double>(x[i]) - mean[c]) / deviation;
-      dx[i] = static_cast<T>(
-          static_cast<P>(scale[c] / deviation * (static_cast<double>(dy[i]) - (dbias[c] + normalized * dscale[c]) / m)));
-    });
+    batchnorm::reference::backward_training(extents_, static_cast<const T*>(buffers_.dy), static_cast<const T*>(buffers_.x),
+                                            static_cast<const P*>(buffers_.scale), static_cast<const P*>(buffers_.mean),
+                                            static_cast<const P*>(buffers_.variance), buffers_.epsilon,
+                                            static_cast<T*>(buffers_.y), channels_);
+    round_to(buffers_.dscale, channels_.dscale);
+    round_to(buffers_.dbias, channels_.dbias);
   }
 
-  Problem problem_;
+  static void round_to(void* result, const std::vector<double>& numbers) {
+    std::transform(numbers.begin(), numbers.end(), static_cast<P*>(result),
+                   [](double number) { return static_cast<P>(number); });
+  }
+
+  Operation operation_;
+  batchnorm::reference::Extents extents_;
   Buffers buffers_;
-  std::int64_t count_;  // values of a channel
-  std::vector<double> first_, second_;
+  batchnorm::reference::Channels channels_;
 };
 
 }  // namespace
