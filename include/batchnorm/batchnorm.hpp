@@ -2,8 +2,8 @@
 #pragma once
 
 /// @file
-/// Every public header but the adapters, files, MPI and CUDA. Files are a matter of their own: checkpoint.hpp (with zlib),
-/// npy/npy.hpp.
+/// Every public header but the adapters, files, MPI and CUDA, and reference.hpp, which no program needs to run. Files are a
+/// matter of their own: checkpoint.hpp (with zlib), npy/npy.hpp.
 
 /// @namespace batchnorm
 /// Batch normalization: the operator, its gradients, and what training and shipping a network needs beside them.
