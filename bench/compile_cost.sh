@@ -98,8 +98,8 @@ median() {
   printf '%s\n' "$@" | sort -n | awk '{ value[NR] = $1 } END { print (value[int((NR + 1) / 2)] + value[int(NR / 2) + 1]) / 2 }'
 }
 
-# Times in milliseconds, a line for each compiler and program; sizes in bytes. The unit is measured before every row, so that the
-# one number that all others are divided by is the median of the most.
+# Times in milliseconds, a line for each compiler and program; sizes in bytes. The unit is compiled before every row: all others
+# are divided by it, so it has the most samples.
 declare -A times sizes
 for ((repetition = 1; repetition <= repetitions; ++repetition)); do
   for compiler in "${compilers[@]}"; do
