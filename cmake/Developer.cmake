@@ -3,10 +3,7 @@
 set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 
-if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
-  message(STATUS "batchnorm: no build type given, Release it is")
-  set(CMAKE_BUILD_TYPE Release CACHE STRING "Debug, Release, RelWithDebInfo or MinSizeRel" FORCE)
-endif()
+include(${CMAKE_CURRENT_LIST_DIR}/BuildType.cmake)
 
 add_library(batchnorm_warnings INTERFACE)
 target_compile_options(batchnorm_warnings INTERFACE -Wall -Wextra -Wpedantic -Wconversion -Wshadow)

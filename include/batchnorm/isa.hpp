@@ -74,8 +74,13 @@ inline Isa preferred_isa_of_processor() noexcept {
   return best == Isa::x86_64_v4 && halves_64_byte_vectors() ? Isa::x86_64_v3 : best;
 }
 
-/// -1 until chosen, then an Isa. One for the program.
+/// -1 until chosen, then an Isa. One for the program: where batchnorm::compiled is a shared library, that has it, so that
+/// force_isa reaches its kernels whatever visibility the program's own symbols have.
+#if defined(BATCHNORM_COMPILED_SHARED)
+[[gnu::visibility("default")]] extern std::atomic<int> chosen_isa;
+#else
 inline std::atomic<int> chosen_isa{-1};
+#endif
 
 }  // namespace detail
 

@@ -41,9 +41,10 @@
   BATCHNORM_JOIN(BATCHNORM_FLAG_AVX2, BATCHNORM_FLAG_FMA, BATCHNORM_FLAG_AVX512, BATCHNORM_FLAG_SETS, BATCHNORM_FLAG_MATH)
 
 // Whether this translation unit takes from a library of compiled kernels what that has. Such a library is compiled without
-// flags for instruction sets; BATCHNORM_COMPILED is 1 where it has the kernels of x86-64-v4, otherwise 0. Units that are
-// compiled in another way have kernels of their own.
-#if defined(BATCHNORM_COMPILED) && !defined(__AVX2__) && !defined(__FMA__) && !defined(__AVX512F__) && !defined(__FAST_MATH__)
+// flags for instruction sets, and throws; BATCHNORM_COMPILED is 1 where it has the kernels of x86-64-v4, otherwise 0. Units
+// that are compiled in another way have kernels of their own.
+#if defined(BATCHNORM_COMPILED) && defined(__cpp_exceptions) && !defined(__AVX2__) && !defined(__FMA__) && \
+    !defined(__AVX512F__) && !defined(__FAST_MATH__)
 #define BATCHNORM_USES_COMPILED (BATCHNORM_COMPILED == BATCHNORM_HAS_V4)
 #else
 #define BATCHNORM_USES_COMPILED 0
