@@ -9,6 +9,15 @@ export build=$source/build/tests/consumers
 export program=$build/program.cpp
 wanted=("$@")
 
+is_wanted() {
+  local prefix
+  ((${#wanted[@]} == 0)) && return
+  for prefix in "${wanted[@]}"; do
+    [[ $1 == "$prefix"* ]] && return
+  done
+  return 1
+}
+
 # ---- what scenarios are made of
 
 # consume PROJECT COMPILER CMAKE_OPTION...: builds and runs one of the projects beside this script, without optimization: what
@@ -44,6 +53,7 @@ check_moved() {
 
 headers=(-I include -isystem /usr/include/eigen3)
 flags=tests/consumers/flags
+source tests/consumers/compiled.sh
 
 # ---- the scenarios: scenario COMPILER; PTX alone for CUDA, so that kernels are linked, but not run
 
@@ -114,7 +124,8 @@ table=(
   "headers_alone $both" "cpp_23 $both" "single_header $both" "installed $both" "moved clang++" "archive g++"
   "debian_package clang++" "pkg_config g++" "subdirectory g++" "fetched clang++"
   "eigen_5_installed g++" "eigen_5_subdirectory clang++" "checkpoint_installed $both" "checkpoint_subdirectory clang++"
-  "checkpoint_warnings $both" "adapters_installed $both" "mixed_processors $both" "no_exceptions $both" "fast_math $both"
+  "checkpoint_warnings $both" "compiled_installed $both" "compiled_shared $both" "compiled_subdirectory g++"
+  "compiled_pkg_config g++" "adapters_installed $both" "mixed_processors $both" "no_exceptions $both" "fast_math $both"
 )
 skipped=()
 if command -v mpicxx > /dev/null; then
@@ -160,6 +171,9 @@ prepare() {
   dpkg-deb --extract "$build/prefix-build/libbatchnorm-dev_${version}_all.deb" "$build/debian"
   check_moved "$build/debian"
   [[ ! -e $build/debian/usr/lib ]]  # nothing that depends on the architecture
+  if is_wanted compiled_installed || is_wanted compiled_shared || is_wanted compiled_subdirectory || is_wanted compiled_pkg_config; then
+    prepare_compiled
+  fi
   if [[ -n $nvcc ]]; then
     install "$build/cuda" -D BATCHNORM_CUDA=ON -D CMAKE_CUDA_ARCHITECTURES=75-virtual
     (cd "$build/cuda-build" && cpack -G DEB)
@@ -194,15 +208,6 @@ run() {
     echo "   failed: $name, $compiler"
     return 1
   fi
-}
-
-is_wanted() {
-  local prefix
-  ((${#wanted[@]} == 0)) && return
-  for prefix in "${wanted[@]}"; do
-    [[ $1 == "$prefix"* ]] && return
-  done
-  return 1
 }
 
 running=0 total=0 failed=0
