@@ -73,8 +73,8 @@ struct Channels {
 };
 
 /// r = 1 / sqrt(variance + epsilon)
-template <class S>
-void invert_deviation(const Extents& e, const S* variance, double epsilon, Channels& channels) {
+template <class Statistic>
+void invert_deviation(const Extents& e, const Statistic* variance, double epsilon, Channels& channels) {
   channels.r.resize(static_cast<std::size_t>(e.c));
   for (std::size_t c = 0; c < channels.r.size(); ++c) {
     channels.r[c] = 1 / std::sqrt(real(variance[c]) + epsilon);
@@ -83,9 +83,9 @@ void invert_deviation(const Extents& e, const S* variance, double epsilon, Chann
 
 /// y = scale * (x - mean) / sqrt(variance + epsilon) + bias, with the statistics that are given: those of a batch, or the
 /// running ones. y may be x.
-template <class T, class P, class S>
-void inference(const Extents& e, const T* x, const P* scale, const P* bias, const S* mean, const S* variance, double epsilon,
-               T* y, Channels& channels) {
+template <class T, class P, class Statistic>
+void inference(const Extents& e, const T* x, const P* scale, const P* bias, const Statistic* mean, const Statistic* variance,
+               double epsilon, T* y, Channels& channels) {
   invert_deviation(e, variance, epsilon, channels);
   const double* r = channels.r.data();
   for_each_element(e, [=](std::size_t c, std::size_t i) {
@@ -139,9 +139,9 @@ void training(const Extents& e, const T* x, const P* scale, const P* bias, doubl
 }
 
 /// dbias = sum(dy) and dscale = sum(dy * xh), into `channels`, with xh = (x - mean) * r and r = 1 / sqrt(variance + epsilon).
-template <class T, class S>
-void parameter_gradients(const Extents& e, const T* dy, const T* x, const S* mean, const S* variance, double epsilon,
-                         Channels& channels) {
+template <class T, class Statistic>
+void parameter_gradients(const Extents& e, const T* dy, const T* x, const Statistic* mean, const Statistic* variance,
+                         double epsilon, Channels& channels) {
   invert_deviation(e, variance, epsilon, channels);
   channels.dscale.assign(static_cast<std::size_t>(e.c), 0);
   channels.dbias.assign(static_cast<std::size_t>(e.c), 0);
@@ -158,9 +158,9 @@ void parameter_gradients(const Extents& e, const T* dy, const T* x, const S* mea
 /// `channels`. dx may be dy.
 ///
 ///   dx = scale * r * (dy - (dbias + xh * dscale) / m)
-template <class T, class P, class S>
-void backward_training(const Extents& e, const T* dy, const T* x, const P* scale, const S* mean, const S* variance,
-                       double epsilon, T* dx, Channels& channels) {
+template <class T, class P, class Statistic>
+void backward_training(const Extents& e, const T* dy, const T* x, const P* scale, const Statistic* mean,
+                       const Statistic* variance, double epsilon, T* dx, Channels& channels) {
   parameter_gradients(e, dy, x, mean, variance, epsilon, channels);
   const double* r = channels.r.data();
   const double* dscale = channels.dscale.data();
@@ -175,9 +175,9 @@ void backward_training(const Extents& e, const T* dy, const T* x, const P* scale
 /// The gradients of inference, where mean and variance are constants; dscale and dbias are left in `channels`. dx may be dy.
 ///
 ///   dx = scale * r * dy
-template <class T, class P, class S>
-void backward_inference(const Extents& e, const T* dy, const T* x, const P* scale, const S* mean, const S* variance,
-                        double epsilon, T* dx, Channels& channels) {
+template <class T, class P, class Statistic>
+void backward_inference(const Extents& e, const T* dy, const T* x, const P* scale, const Statistic* mean,
+                        const Statistic* variance, double epsilon, T* dx, Channels& channels) {
   parameter_gradients(e, dy, x, mean, variance, epsilon, channels);
   const double* r = channels.r.data();
   for_each_element(e, [=](std::size_t c, std::size_t i) { dx[i] = static_cast<T>(real(scale[c]) * r[c] * real(dy[i])); });
