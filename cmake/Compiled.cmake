@@ -11,19 +11,21 @@ file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/../include/batchno
 add_library(batchnorm_compiled ${compiled_kind} ${sources})
 add_library(batchnorm::compiled ALIAS batchnorm_compiled)
 target_link_libraries(batchnorm_compiled PUBLIC batchnorm)
-# Whether it has the kernels of x86-64-v4. Programs that differ from it in that have kernels of their own.
-set(compiled_has_v4 1)
-if("${CMAKE_CXX_FLAGS} " MATCHES "-DBATCHNORM_WITHOUT_AVX512[ =]")
-  set(compiled_has_v4 0)
+# How many instruction sets it has kernels for. Programs that differ from it in that have kernels of their own.
+set(compiled_isas 3)
+if("${CMAKE_CXX_FLAGS} " MATCHES "-DBATCHNORM_BASELINE_ONLY[ =]")
+  set(compiled_isas 1)
+elseif("${CMAKE_CXX_FLAGS} " MATCHES "-DBATCHNORM_WITHOUT_AVX512[ =]")
+  set(compiled_isas 2)
 endif()
-target_compile_definitions(batchnorm_compiled PUBLIC BATCHNORM_COMPILED=${compiled_has_v4})
+target_compile_definitions(batchnorm_compiled PUBLIC BATCHNORM_COMPILED=${compiled_isas})
 set_target_properties(
   batchnorm_compiled
   PROPERTIES EXPORT_NAME compiled
              CXX_EXTENSIONS OFF
              POSITION_INDEPENDENT_CODE ON  # the static library becomes part of other people's shared libraries
              VISIBILITY_INLINES_HIDDEN OFF)
-set(compiled_flags "-DBATCHNORM_COMPILED=${compiled_has_v4}")
+set(compiled_flags "-DBATCHNORM_COMPILED=${compiled_isas}")
 
 if(BATCHNORM_COMPILED_SHARED)
   target_compile_definitions(batchnorm_compiled INTERFACE BATCHNORM_COMPILED_SHARED)
@@ -47,7 +49,7 @@ block()
   set(CMAKE_TRY_COMPILE_CONFIGURATION ${CMAKE_BUILD_TYPE})
   set(CMAKE_REQUIRED_QUIET ON)
   set(CMAKE_REQUIRED_INCLUDES ${CMAKE_CURRENT_LIST_DIR}/../include)
-  set(CMAKE_REQUIRED_DEFINITIONS -DBATCHNORM_COMPILED=${compiled_has_v4})
+  set(CMAKE_REQUIRED_DEFINITIONS -DBATCHNORM_COMPILED=${compiled_isas})
   unset(BATCHNORM_FLAGS_SUIT_COMPILED CACHE)
   check_cxx_source_compiles("#include <batchnorm/cpu/config.hpp>
     static_assert(BATCHNORM_USES_COMPILED);

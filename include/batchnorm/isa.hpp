@@ -4,8 +4,9 @@
 /// @file
 /// The instruction sets that kernels exist for, and the choice of one.
 ///
-/// BATCHNORM_WITHOUT_AVX512, defined before the library is included, leaves the kernels of x86-64-v4 out: a sixth less to
-/// compile where no processor will run them. It has no effect where the compiler's flags demand AVX-512.
+/// BATCHNORM_WITHOUT_AVX512, defined before the library is included, leaves the kernels of x86-64-v4 out, a third less to
+/// compile where no processor will run them; BATCHNORM_BASELINE_ONLY also those of x86-64-v3. They have no effect where the
+/// compiler's flags demand these instruction sets.
 
 #include <algorithm>
 #include <atomic>
@@ -98,8 +99,8 @@ constexpr Isa compiled_isa() noexcept {
 #endif
 }
 
-/// The largest instruction set that this translation unit has kernels for (BATCHNORM_WITHOUT_AVX512 in cpu/config.hpp).
-constexpr Isa largest_isa() noexcept { return BATCHNORM_HAS_V4 ? Isa::x86_64_v4 : Isa::x86_64_v3; }
+/// The largest instruction set that this translation unit has kernels for (BATCHNORM_ISAS in cpu/config.hpp).
+constexpr Isa largest_isa() noexcept { return static_cast<Isa>(BATCHNORM_ISAS - 1); }
 
 /// The instruction sets that this translation unit can run on this processor, ascending.
 inline std::vector<Isa> available_isas() {

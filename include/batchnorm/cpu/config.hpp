@@ -25,13 +25,17 @@
 #define BATCHNORM_FLAG_MATH exact
 #endif
 
-// Defined before the library is included, BATCHNORM_WITHOUT_AVX512 leaves the kernels of x86-64-v4 out: a sixth less to compile
-// where no processor will run them. Without effect where the compiler's flags demand AVX-512.
-#if defined(BATCHNORM_WITHOUT_AVX512) && !defined(__AVX512F__)
-#define BATCHNORM_HAS_V4 0
+// How many instruction sets kernels are compiled for. Defined before the library is included, BATCHNORM_WITHOUT_AVX512 leaves the
+// kernels of x86-64-v4 out, a third less to compile where no processor will run them, and BATCHNORM_BASELINE_ONLY those of
+// x86-64-v3, too. Without effect where the compiler's flags demand these instruction sets.
+#if defined(BATCHNORM_BASELINE_ONLY) && !defined(__AVX2__)
+#define BATCHNORM_ISAS 1
+#define BATCHNORM_FLAG_SETS baseline_only_
+#elif (defined(BATCHNORM_WITHOUT_AVX512) || defined(BATCHNORM_BASELINE_ONLY)) && !defined(__AVX512F__)
+#define BATCHNORM_ISAS 2
 #define BATCHNORM_FLAG_SETS without_avx512_
 #else
-#define BATCHNORM_HAS_V4 1
+#define BATCHNORM_ISAS 3
 #define BATCHNORM_FLAG_SETS
 #endif
 
@@ -41,11 +45,11 @@
   BATCHNORM_JOIN(BATCHNORM_FLAG_AVX2, BATCHNORM_FLAG_FMA, BATCHNORM_FLAG_AVX512, BATCHNORM_FLAG_SETS, BATCHNORM_FLAG_MATH)
 
 // Whether this translation unit takes from a library of compiled kernels what that has. Such a library is compiled without
-// flags for instruction sets, and throws; BATCHNORM_COMPILED is 1 where it has the kernels of x86-64-v4, otherwise 0. Units
+// flags for instruction sets, and throws; BATCHNORM_COMPILED is the number of instruction sets that it has kernels for. Units
 // that are compiled in another way have kernels of their own.
 #if defined(BATCHNORM_COMPILED) && defined(__cpp_exceptions) && !defined(__AVX2__) && !defined(__FMA__) && \
     !defined(__AVX512F__) && !defined(__FAST_MATH__)
-#define BATCHNORM_USES_COMPILED (BATCHNORM_COMPILED == BATCHNORM_HAS_V4)
+#define BATCHNORM_USES_COMPILED (BATCHNORM_COMPILED == BATCHNORM_ISAS)
 #else
 #define BATCHNORM_USES_COMPILED 0
 #endif

@@ -16,34 +16,32 @@ void run_baseline(const Kernel& kernel) noexcept {
   own.template run<16>();
 }
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && BATCHNORM_ISAS >= 2
 template <class Kernel>
 [[gnu::target(BATCHNORM_TARGET_V3)]] void run_v3(const Kernel& kernel) noexcept {
   const Kernel own = kernel;
   own.template run<32>();
 }
-
-#if BATCHNORM_HAS_V4
-template <class Kernel>
-[[gnu::target(BATCHNORM_TARGET_V4)]] void run_v4(const Kernel& kernel) noexcept {
-  const Kernel own = kernel;
-  own.template run<64>();
-}
-#endif
 #endif
 
-/// Runs the kernel on that instruction set, one of [compiled_isa(), largest_isa()].
+/// Runs the kernel on that instruction set, one of [compiled_isa(), largest_isa()]. Kernels over channels are short and bound by
+/// divisions and roots, which wider vectors do no faster: x86-64-v4 runs them as x86-64-v3 does, with the same bits.
 template <class Kernel>
-void run(Isa isa, const Kernel& kernel) noexcept {
-#if defined(__x86_64__)
-#if BATCHNORM_HAS_V4
-  if (isa == Isa::x86_64_v4) return run_v4(kernel);
-#endif
-  if constexpr (compiled_isa() <= Isa::x86_64_v3) {
-    if (isa == Isa::x86_64_v3) return run_v3(kernel);
-  }
+void run([[maybe_unused]] Isa isa, const Kernel& kernel) noexcept {
+#if defined(__x86_64__) && BATCHNORM_ISAS >= 2
+  if (compiled_isa() != Isa::baseline || isa != Isa::baseline) return run_v3(kernel);
 #endif
   if constexpr (compiled_isa() == Isa::baseline) run_baseline(kernel);
+}
+
+/// Whether calls on that instruction set have kernels that sum while an operation goes on (SumPlanes with a companion).
+/// The baseline of x86-64 has none where there is a larger one: few processors run it, and every program would compile it.
+constexpr bool has_beside_kernels([[maybe_unused]] Isa isa) noexcept {
+#if defined(__x86_64__)
+  return isa == largest_isa() || isa > Isa::baseline;
+#else
+  return true;
+#endif
 }
 
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu

@@ -48,20 +48,22 @@ struct OperationKernels {
   void (*rows)(const void*, const RowsToOperateOn&) noexcept = nullptr;
 };
 
-/// Sums over planes while an operation goes on in other planes.
+/// Sums over planes while an operation goes on in other planes: the kernels of the pass that reads the planes from memory, the
+/// first of two. The second finds them in cache.
 using SumBeside = void (*)(const void* summation, const PlanesToSum&, const void* operation, const PlanesToOperateOn&,
                            Progress&) noexcept;
 struct BesideKernels {
   SumBeside planes = nullptr, short_planes = nullptr;
-  SumBeside rough_planes = nullptr, rough_short_planes = nullptr;
 };
+
 
 namespace detail {
 
 // A shell gives a kernel's body the target of an instruction set, and works on its own copy of the arguments: nothing that the
 // body stores can alias it.
-#define BATCHNORM_SHELL(NAME, BYTES, ...)                                                                     \
+#define BATCHNORM_SHELL(NAME, ISA, BYTES, ...)                                                                \
   struct NAME {                                                                                               \
+    static constexpr Isa isa = ISA;                                                                           \
     template <class Kernel, class... Arguments>                                                               \
     __VA_ARGS__ static void run(Arguments... arguments) noexcept {                                            \
       const Kernel own(arguments...);                                                                         \
@@ -76,15 +78,12 @@ namespace detail {
       beside.save(progress);                                                                                  \
     }                                                                                                         \
   };
-BATCHNORM_SHELL(Baseline, 16)
-#if defined(__x86_64__)
-BATCHNORM_SHELL(V3, 32, [[gnu::target(BATCHNORM_TARGET_V3)]])
-#if BATCHNORM_HAS_V4
-BATCHNORM_SHELL(V4, 64, [[gnu::target(BATCHNORM_TARGET_V4)]])
-using Largest = V4;
-#else
-using Largest = V3;
+BATCHNORM_SHELL(Baseline, Isa::baseline, 16)
+#if defined(__x86_64__) && BATCHNORM_ISAS >= 2
+BATCHNORM_SHELL(V3, Isa::x86_64_v3, 32, [[gnu::target(BATCHNORM_TARGET_V3)]])
 #endif
+#if defined(__x86_64__) && BATCHNORM_ISAS >= 3
+BATCHNORM_SHELL(V4, Isa::x86_64_v4, 64, [[gnu::target(BATCHNORM_TARGET_V4)]])
 #endif
 #undef BATCHNORM_SHELL
 
@@ -103,6 +102,16 @@ constexpr SumKernels sum_kernels() noexcept {
 template <class Statistic>
 concept SumsTwice = requires(const Statistic& statistic) {
   statistic.rough;
+};
+
+/// What the first pass over the values computes.
+template <class Statistic>
+struct FirstPass {
+  using Summation = typename Statistic::Summation;
+};
+template <SumsTwice Statistic>
+struct FirstPass<Statistic> {
+  using Summation = typename Statistic::Rough;
 };
 
 template <class Shell, Element T, class Statistic>
@@ -149,14 +158,11 @@ constexpr OperationKernels operation_kernels() noexcept {
 template <class Shell, Element T, class Statistic, class Operation>
 constexpr BesideKernels beside_kernels() noexcept {
   using Beside = OperateOnPlanes<T, Operation>;
-  using Summation = typename Statistic::Summation;
+  using Summation = typename FirstPass<Statistic>::Summation;
   BesideKernels kernels;
-  kernels.planes = Shell::template run_beside<SumPlanes<T, Summation, false, Beside>>;
-  kernels.short_planes = Shell::template run_beside<SumPlanes<T, Summation, true, Beside>>;
-  if constexpr (SumsTwice<Statistic>) {
-    using Rough = typename Statistic::Rough;
-    kernels.rough_planes = Shell::template run_beside<SumPlanes<T, Rough, false, Beside>>;
-    kernels.rough_short_planes = Shell::template run_beside<SumPlanes<T, Rough, true, Beside>>;
+  if constexpr (has_beside_kernels(Shell::isa)) {
+    kernels.planes = Shell::template run_beside<SumPlanes<T, Summation, false, Beside>>;
+    kernels.short_planes = Shell::template run_beside<SumPlanes<T, Summation, true, Beside>>;
   }
   return kernels;
 }
@@ -171,19 +177,16 @@ inline constexpr BesideKernels beside_table = beside_kernels<Shell, T, Statistic
 /// of(shell) for the shell of that instruction set, one of [compiled_isa(), largest_isa()].
 template <class Of>
 decltype(auto) with_shell([[maybe_unused]] Isa isa, const Of& of) noexcept {
-#if defined(__x86_64__)
-#if BATCHNORM_HAS_V4
-  if (isa == Isa::x86_64_v4) return of(V4());
+  // Kernels below what the compiler's flags demand are not compiled.
+#if defined(__x86_64__) && BATCHNORM_ISAS >= 3
+  if (compiled_isa() == Isa::x86_64_v4 || isa == Isa::x86_64_v4) return of(V4());
 #endif
-  if constexpr (compiled_isa() == Isa::baseline) {
-    if (isa == Isa::x86_64_v3) return of(V3());
-    return of(Baseline());
-  } else {  // kernels below what the compiler's flags demand are not compiled
-    return of(std::conditional_t<compiled_isa() == Isa::x86_64_v3, V3, Largest>());
+#if defined(__x86_64__) && BATCHNORM_ISAS >= 2
+  if constexpr (compiled_isa() <= Isa::x86_64_v3) {
+    if (compiled_isa() == Isa::x86_64_v3 || isa == Isa::x86_64_v3) return of(V3());
   }
-#else
-  return of(Baseline());
 #endif
+  if constexpr (compiled_isa() == Isa::baseline) return of(Baseline());
 }
 
 }  // namespace detail

@@ -28,7 +28,7 @@ class BlockSummation {
 
   /// Constants and sums of block `index` for channels [first, first + channels) (channels last: all of them where super-rows
   /// have several rows); `to` has room for `room` channels from the first on. The companion, unless null, goes on meanwhile,
-  /// but not beside columns.
+  /// but not beside columns, nor beside a second pass.
   void add(std::int64_t index, std::int64_t first, std::int64_t channels, std::int64_t room, const SumArrays& to,
            double* scratch, Companion* companion) const noexcept;
 
@@ -37,7 +37,6 @@ class BlockSummation {
   struct Pass {
     const SumKernels& kernels;
     const void* summation;
-    SumBeside beside, beside_short;
   };
 
   void add_pass(const Pass& pass, const Block& block, std::int64_t first, std::int64_t channels, const SumArrays& to,
@@ -118,13 +117,11 @@ inline void BlockSummation::add(std::int64_t index, std::int64_t first, std::int
   for (int j = 0; j < k.sums.constants; ++j) std::fill_n(to.constant[static_cast<std::size_t>(j)], room, 0.0);
   for (int j = 0; j < k.sums.sums; ++j) std::fill_n(to.sum[static_cast<std::size_t>(j)], room, 0.0);
   k.begin(sums_.statistic, sums_.in, block, first, channels, to);
-  const BesideKernels beside = companion != nullptr ? companion->kernels : BesideKernels();
-  if (k.refine != nullptr) {
-    const Pass rough{k.rough, sums_.rough, beside.rough_planes, beside.rough_short_planes};
-    add_pass(rough, block, first, channels, to, scratch, companion);
-    k.refine(sums_.statistic, isa_, block, channels, to);
-  }
-  add_pass({k.sums, sums_.summation, beside.planes, beside.short_planes}, block, first, channels, to, scratch, companion);
+  const Pass sums{k.sums, sums_.summation};
+  if (k.refine == nullptr) return add_pass(sums, block, first, channels, to, scratch, companion);
+  add_pass({k.rough, sums_.rough}, block, first, channels, to, scratch, companion);
+  k.refine(sums_.statistic, isa_, block, channels, to);
+  add_pass(sums, block, first, channels, to, scratch, nullptr);
 }
 
 inline void BlockSummation::add_pass(const Pass& pass, const Block& block, std::int64_t first, std::int64_t channels,
@@ -150,7 +147,7 @@ inline void BlockSummation::add_planes(const Pass& pass, const Block& block, std
                            to};
   const bool is_short = block.length < detail::long_run;
   if (companion != nullptr) {
-    const SumBeside beside = is_short ? pass.beside_short : pass.beside;
+    const SumBeside beside = is_short ? companion->kernels.short_planes : companion->kernels.planes;
     return beside(pass.summation, planes, companion->operation, companion->planes, companion->progress);
   }
   (is_short ? pass.kernels.short_planes : pass.kernels.planes)(pass.summation, planes);
