@@ -20,7 +20,8 @@ namespace {
 /// Prints a row as soon as it is done.
 class Table final : public benchmark::BenchmarkReporter {
  public:
-  Table(const bench::Machine& machine, const std::vector<bench::Result>& results) : machine_(machine), results_(results) {}
+  Table(const bench::Machine& machine, const std::vector<bench::Result>& results, bool explains)
+      : machine_(machine), results_(results), explains_(explains) {}
 
   bool ReportContext(const Context&) override {
     print(bench::header(machine_));
@@ -30,6 +31,7 @@ class Table final : public benchmark::BenchmarkReporter {
   void ReportRuns(const std::vector<Run>&) override {
     const bench::Result& result = results_.back();
     print(bench::line_of(result));
+    if (explains_) print("    " + bench::explanation_of(result.row) + "\n");
     for (const bench::RivalResult& rival : result.rivals) {
       if (rival.differs) std::cerr << "warning: the result of " << rival.name << " differs from the library's\n";
     }
@@ -44,6 +46,7 @@ class Table final : public benchmark::BenchmarkReporter {
 
   const bench::Machine& machine_;
   const std::vector<bench::Result>& results_;
+  const bool explains_;
 };
 
 void register_rows(const bench::Request& request, std::vector<bench::Result>& results) {
@@ -69,7 +72,7 @@ int run(const bench::Request& request) {
   const bench::Machine machine = bench::this_machine();
   std::vector<bench::Result> results;
   register_rows(request, results);
-  Table table(machine, results);
+  Table table(machine, results, request.explains);
   benchmark::RunSpecifiedBenchmarks(&table);
   if (!request.json.empty() && !(file << bench::json_of(machine, results) << std::flush)) {
     throw std::runtime_error("'" + request.json + "' cannot be written");
@@ -85,6 +88,7 @@ int main(int argc, char** argv) {
   if (request.lists_only) {
     for (const bench::Row& row : request.rows) {
       std::cout << bench::name_of(row) << "\n";
+      if (request.explains) std::cout << "    " << bench::explanation_of(row) << "\n";
       // At once: of a buffer that is full and cannot be written, nobody says why.
       if (const int status = standard_output::finish("batchnorm_bench", 0, 1); status != 0) return status;
     }

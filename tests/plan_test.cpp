@@ -14,6 +14,7 @@
 namespace {
 
 using batchnorm::Format;
+using batchnorm::Isa;
 using batchnorm::Pass;
 using batchnorm::Shape;
 using batchnorm::Tuning;
@@ -36,6 +37,7 @@ struct Case {
   Format format = Format::NCHW;
   int threads = 1;
   Tuning tuning = made_up_tuning();
+  Isa isa = batchnorm::largest_isa();
 };
 
 template <class T>
@@ -44,7 +46,7 @@ Plan plan_of(const Case& c) {
   const auto geometry = batchnorm::cpu::geometry_of(c.shape, strides, c.format);
   const auto pitch = batchnorm::cpu::pitch_in(*geometry, c.shape, strides, c.format);
   support::ReverseExecutor executor(c.threads);
-  const batchnorm::cpu::Machine machine{batchnorm::compiled_isa(), &executor, &c.tuning};
+  const batchnorm::cpu::Machine machine{c.isa, &executor, &c.tuning};
   return batchnorm::arguments::PassShape<T>(c.pass, *geometry, *pitch).plan(c.pass, machine);
 }
 
@@ -55,6 +57,15 @@ TEST(Plan, LargePlanesGoByGroupsSideBySideWithNonTemporalStores) {
   EXPECT_TRUE(plan.streams);
   EXPECT_EQ(plan.workers, 1);
 }
+
+#if defined(__x86_64__)
+TEST(Plan, TheBaselineHasNoKernelsThatWorkBesideSumsWhereThereIsALargerInstructionSet) {
+  const bool is_alone = batchnorm::largest_isa() == Isa::baseline;
+  const Plan plan = plan_of<float>({Pass::training, {32, 256, 56, 56}, Format::NCHW, 1, made_up_tuning(), Isa::baseline});
+  EXPECT_EQ(plan.walk, is_alone ? Walk::groups_side_by_side : Walk::groups);
+  EXPECT_TRUE(plan.streams);
+}
+#endif
 
 TEST(Plan, GroupsAreWholeCacheLinesPerImage) {
   const Plan plan = plan_of<float>({Pass::training, {32, 2048, 7, 7}});
@@ -69,6 +80,11 @@ TEST(Plan, TheSmallestPlanesAreExpandedToPositionsWhileTheNextGroupIsPrefetched)
   EXPECT_TRUE(plan.expands);
   EXPECT_EQ(plan.group, (512 << 10) / (32 * 5 * 5 * 4) / 16 * 16);
   EXPECT_TRUE(plan.prefetches_next);
+}
+
+TEST(Plan, MomentsAreSumsAlone) {
+  const Plan plan = plan_of<float>({Pass::moments, {32, 256, 56, 56}});
+  EXPECT_EQ(plan.walk, Walk::sums);
 }
 
 TEST(Plan, WhatFitsTheCacheIsStoredThroughIt) {

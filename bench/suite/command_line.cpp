@@ -122,6 +122,8 @@ void add_options(CLI::App& app, Texts& texts, Request& request) {
   app.add_option("--json", request.json, "writes the rows to a file")->type_name("FILE");
   app.add_flag("--rivals", request.with_rivals, "also times the rivals of this build");
   app.add_flag("--list", request.lists_only, "names the rows and runs none");
+  app.add_flag("--explain", request.explains,
+               "says after each row how the library goes through memory; of a fused operation, what the plain one does");
 }
 
 }  // namespace

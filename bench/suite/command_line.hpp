@@ -14,6 +14,7 @@ struct Request {
   std::string json;  // a file to write, or nothing
   bool with_rivals = false;
   bool lists_only = false;
+  bool explains = false;
 };
 
 /// Reads the command line. Ends the program where it asks for help (status 0) or makes no sense (a message, status 2).

@@ -46,6 +46,9 @@ struct Result {
 /// "training/NCHW/float/32,64,56,56/x86-64-v3/threads:2"
 std::string name_of(const Row& row);
 
+/// How the library goes through memory in that row; of a fused operation, what the plain one does.
+std::string explanation_of(const Row& row);
+
 /// Checks and times a row, with its rivals if wanted.
 Result measure(const Row& row, bool with_rivals);
 

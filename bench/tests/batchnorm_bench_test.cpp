@@ -216,6 +216,14 @@ TEST(BatchnormBench, WhatMakesNoSenseIsRefusedWithAReason) {
   }
 }
 
+TEST(BatchnormBench, ExplainsHowEachRowGoesThroughMemory) {
+  const ProgramResult result = run({"--shape", "32,2048,7,7", "--threads", "1", "--format", "NCHW", "--list", "--explain"});
+  EXPECT_EQ(result.status, 0) << result.errors;
+  std::size_t plans = 0, at = 0;
+  while ((at = result.output.find("\n    32 images of 2048 channels of 49 values: ", at) + 1) != 0) ++plans;
+  EXPECT_EQ(plans, 3U) << result.output;
+}
+
 TEST(BatchnormBench, AFileThatCannotBeWrittenIsAnError) {
   const support::TemporaryFolder folder;
   for (const std::string& file :
@@ -230,7 +238,7 @@ TEST(BatchnormBench, HelpNamesEveryOption) {
   const ProgramResult result = run({"--help"});
   EXPECT_EQ(result.status, 0);
   for (const std::string option :
-       {"--shape", "--operation", "--format", "--type", "--threads", "--isa", "--json", "--rivals", "--panel", "--list"}) {
+       {"--shape", "--operation", "--format", "--type", "--threads", "--isa", "--json", "--rivals", "--panel", "--list", "--explain"}) {
     EXPECT_NE(result.output.find(option), std::string::npos) << option;
   }
 }

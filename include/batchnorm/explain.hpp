@@ -15,10 +15,11 @@ namespace batchnorm {
 
 /// A pass over x, with parameters and outputs that are usual for it.
 enum class Pass {
-  inference,          ///< y from given statistics
-  training,           ///< the statistics of x, then y
-  backward,           ///< gradients in training: dx, dscale and dbias
-  inference_backward  ///< gradients in inference
+  inference,           ///< y from given statistics
+  training,            ///< the statistics of x, then y
+  backward,            ///< gradients in training: dx, dscale and dbias
+  inference_backward,  ///< gradients in inference
+  moments              ///< the statistics of x alone
 };
 
 inline namespace BATCHNORM_KERNELS {
@@ -57,7 +58,8 @@ struct PassShape {
     sums.partition = cpu::partition_of<T>(geometry, geometry.channels_last ? swept.has_dense_rows : swept.has_whole_images);
     switch (pass) {
       case Pass::inference:
-      case Pass::training: set<cpu::MomentStatistic<T>, cpu::Normalization<T, Identity, false, false>>(); break;
+      case Pass::training:
+      case Pass::moments: set<cpu::MomentStatistic<T>, cpu::Normalization<T, Identity, false, false>>(); break;
       case Pass::backward: set<cpu::GradientStatistic<T, Nothing>, cpu::TrainingGradient<T, Nothing>>(); break;
       case Pass::inference_backward: set<cpu::GradientStatistic<T, Nothing>, cpu::InferenceGradient<T, Nothing>>(); break;
     }
@@ -74,6 +76,7 @@ struct PassShape {
     switch (pass) {
       case Pass::inference: return cpu::plan_of_operation(machine, swept);
       case Pass::inference_backward: return cpu::plan_of_blocks(machine, sums, swept);
+      case Pass::moments: return cpu::plan_of_sums(machine, sums);
       default: return cpu::plan_of_sums_and_operation(machine, sums, swept);
     }
   }
