@@ -145,6 +145,7 @@ Plan draw_plan(std::uint64_t seed, const Restriction& restriction) {
   plan.other_way = draw_way(random);
   if (restriction.isa) plan.isa = *restriction.isa;
   if (restriction.kind) plan.kind = *restriction.kind;
+  if (restriction.types) plan.types = *restriction.types;
   keep_within_promises(plan);
   return plan;
 }

@@ -65,6 +65,7 @@ struct Plan {
 struct Restriction {
   std::optional<Isa> isa;
   std::optional<Kind> kind;
+  std::optional<int> types;
 };
 
 Plan draw_plan(std::uint64_t seed, const Restriction& restriction);

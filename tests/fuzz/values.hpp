@@ -115,19 +115,24 @@ inline void require_kept(const char* name, const Worst& worst) {
   throw Failure(text);
 }
 
+/// The element and parameter types, by number.
+using PairsOfTypes = std::tuple<Types<float, float>, Types<float, batchnorm::half>, Types<batchnorm::half, float>,
+                                Types<batchnorm::half, batchnorm::half>, Types<batchnorm::bfloat16, float>,
+                                Types<batchnorm::bfloat16, batchnorm::bfloat16>, Types<double, double>>;
+
+/// The numbers of those that are called: one, in a program that has a bug to find (seeded_bugs), or all.
+#if defined(BATCHNORM_FUZZED_TYPES)
+using CalledTypes = std::index_sequence<BATCHNORM_FUZZED_TYPES>;
+#else
+using CalledTypes = std::make_index_sequence<std::tuple_size_v<PairsOfTypes>>;
+#endif
+
 /// body(Types<T, P>()) with the element and the parameter type of that number.
 template <class Body>
 void with_types(int types, Body&& body) {
-  using batchnorm::bfloat16, batchnorm::half;
-  switch (types) {
-    case 0: return body(Types<float, float>());
-    case 1: return body(Types<float, half>());
-    case 2: return body(Types<half, float>());
-    case 3: return body(Types<half, half>());
-    case 4: return body(Types<bfloat16, float>());
-    case 5: return body(Types<bfloat16, bfloat16>());
-    default: return body(Types<double, double>());
-  }
+  [&]<std::size_t... number>(std::index_sequence<number...>) {
+    ((types == int{number} ? body(std::tuple_element_t<number, PairsOfTypes>()) : void()), ...);
+  }(CalledTypes());
 }
 
 }  // namespace fuzz
