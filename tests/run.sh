@@ -17,6 +17,8 @@ it installs those that are missing, otherwise it says which.
   --consumers           also builds programs in the ways in which others come to the library: installed, moved, from packages, by
                         pkg-config, with other flags (tests/consumers/run.sh lists and runs some of them)
   --examples            also runs the examples
+  --bugs                also puts bugs into the headers, some of a list, each of which the differential fuzzer must find;
+                        tests/seeded_bugs/cpu.sh tries them all
   --cuda                also compiles batchnorm::cuda where there is nvcc and checks its code, and seeds bugs into its kernels
                         that the tests must find (minutes); no device is needed
   --mpi                 also batch normalization over MPI, on 1 to 7 ranks of this machine
@@ -33,7 +35,7 @@ it installs those that are missing, otherwise it says which.
 END
 }
 
-compilers=false headers=false sanitizers=false consumers=false examples=false cuda=false mpi=false frameworks=false all=false warnings_as_errors=OFF
+compilers=false headers=false bugs=false sanitizers=false consumers=false examples=false cuda=false mpi=false frameworks=false all=false warnings_as_errors=OFF
 fuzz_minutes=0
 while (($# > 0)); do
   option=$1
@@ -44,6 +46,7 @@ while (($# > 0)); do
     --sanitizers) sanitizers=true ;;
     --consumers) consumers=true ;;
     --examples) examples=true ;;
+    --bugs) bugs=true ;;
     --cuda) cuda=true ;;
     --mpi) mpi=true ;;
     --frameworks) frameworks=true ;;
@@ -55,7 +58,7 @@ while (($# > 0)); do
       fi
       shift
       ;;
-    --all) all=true headers=true sanitizers=true consumers=true examples=true cuda=true mpi=true ;;
+    --all) all=true headers=true bugs=true sanitizers=true consumers=true examples=true cuda=true mpi=true ;;
     --warnings-as-errors) warnings_as_errors=ON ;;
     --help | -h) usage && exit ;;
     *) usage >&2 && exit 2 ;;
@@ -82,6 +85,20 @@ jobs=$(nproc)
 logs=build/tests/logs
 mkdir -p "$logs"
 passed=0 failed=0 skipped=0 failures=()
+spent=()  # a line for each part of what was done
+
+# What it takes, in minutes of a processor (Xeon, 2.5 GHz).
+work=60
+if $compilers; then work=$((work + 55)); fi
+if $headers && ! $sanitizers; then work=$((work + 8)); fi
+if $sanitizers && $all; then work=$((work + 35)); elif $sanitizers; then work=$((work + 150)); fi
+if $consumers; then work=$((work + 20)); fi
+if $examples; then work=$((work + 3)); fi
+if $cuda; then work=$((work + 15)); fi
+if $bugs; then work=$((work + 5)); fi
+if $mpi; then work=$((work + 4)); fi
+start_minutes=$(((work + jobs - 1) / jobs + fuzz_minutes))
+echo "about $start_minutes minutes with $jobs processors; less for what ccache has kept"
 
 # Where ccache is installed, what was compiled before from the same text is not compiled again, in whichever folder.
 if command -v ccache > /dev/null; then
@@ -118,14 +135,14 @@ step() {
   fi
   passed=$((passed + passed_now)) failed=$((failed + failed_now)) skipped=$((skipped + skipped_now))
   echo "   $passed_now passed, $skipped_now skipped, $failed_now failed, $((SECONDS - start)) s"
+  spent+=("$((SECONDS - start)) s  $name")
   if ((status != 0)); then
     failures+=("$name")
   fi
 }
 
 # At -O2 the kernels, which are unrolled by hand, compile in two thirds of the time that -O3 takes; the benchmarks' build has that.
-# The examples are those that the tests' build has compiled, in the way of examples/run.sh.
-configure_options=(-D "CMAKE_CXX_FLAGS_RELEASE=-O2 -DNDEBUG" -D BATCHNORM_EXAMPLES_NATIVE=$examples)
+configure_options=(-D "CMAKE_CXX_FLAGS_RELEASE=-O2 -DNDEBUG")
 no_nvcc() {
   echo "   skipped: no nvcc"
   skipped_now=1
@@ -157,7 +174,7 @@ build() {
   watched "$preset-configure" cmake --preset "$preset" -B "build/tests/$preset" \
     -D BATCHNORM_WARNINGS_AS_ERRORS=$warnings_as_errors "${configure_options[@]}" &&
     watched "$preset-build" "${without_aslr[@]}" cmake --build "build/tests/$preset" --parallel "$jobs" --target "$@" &&
-    echo "   built in $((SECONDS - start)) s"
+    echo "   built in $((SECONDS - start)) s" && spent+=("$((SECONDS - start)) s  build of $preset")
 }
 
 # run_tests PRESET CTEST_OPTION...
@@ -186,9 +203,13 @@ usual_tests() {
     targets+=(all_verify_interface_header_sets)
   fi
   # Seeding bugs takes minutes.
-  local left_out=(--label-exclude cuda_mutation)
-  if $cuda; then
+  local left_out=(--label-exclude '^(bugs|cuda_bugs)$')
+  if $bugs && $cuda; then
     left_out=()
+  elif $bugs; then
+    left_out=(--label-exclude '^cuda_bugs$')
+  elif $cuda; then
+    left_out=(--label-exclude '^bugs$')
   fi
   build "$1" "${targets[@]}" && run_tests "$1" "${left_out[@]}"
 }
@@ -302,8 +323,8 @@ fi
 if $sanitizers; then
   configure_options=("${sanitizer_options[@]}")
   step "address and undefined-behaviour sanitizers" sanitized_tests clang-sanitize-address-undefined
-  # Which threads do what does not depend on the width of vectors: a third less to compile.
-  configure_options=(-D CMAKE_CXX_FLAGS=-DBATCHNORM_WITHOUT_AVX512 "${cuda_options[@]}")
+  # Which threads do what does not depend on the width of vectors: less than half to compile.
+  configure_options=(-D CMAKE_CXX_FLAGS=-DBATCHNORM_BASELINE_ONLY "${cuda_options[@]}")
   step "thread sanitizer" sanitized_thread_tests clang-sanitize-thread
 fi
 if $consumers; then
@@ -325,6 +346,8 @@ if $frameworks || $all; then
 fi
 
 echo
+echo "where the time went, $SECONDS s:"
+printf '  %s\n' "${spent[@]}"
 instruction_sets=build/tests/${builds%% *}/bin/instruction_sets
 if [[ -x $instruction_sets ]]; then
   "$instruction_sets"
