@@ -13,6 +13,15 @@
 #define BATCHNORM_COMPILED_V3(PREFIX, ...)
 #endif
 
+/// One that adds along its vectors.
+#if defined(__x86_64__) && BATCHNORM_ISAS >= 3
+#define BATCHNORM_COMPILED_WIDE_KERNEL(PREFIX, ...) \
+  BATCHNORM_COMPILED_KERNEL(PREFIX, __VA_ARGS__)    \
+  PREFIX template void cpu::run_v4<__VA_ARGS__>(const __VA_ARGS__&) noexcept;
+#else
+#define BATCHNORM_COMPILED_WIDE_KERNEL(PREFIX, ...) BATCHNORM_COMPILED_KERNEL(PREFIX, __VA_ARGS__)
+#endif
+
 // Tables of kernels (kernel/tables.hpp).
 #define BATCHNORM_COMPILED_STATISTIC(PREFIX, T, ...) \
   PREFIX template const cpu::StatisticKernels& cpu::statistic_kernels<T, __VA_ARGS__>(Isa) noexcept;

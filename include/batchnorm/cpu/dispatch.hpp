@@ -24,10 +24,29 @@ template <class Kernel>
 }
 #endif
 
-/// Runs the kernel on that instruction set, one of [compiled_isa(), largest_isa()]. Kernels over channels are short and bound by
-/// divisions and roots, which wider vectors do no faster: x86-64-v4 runs them as x86-64-v3 does, with the same bits.
+#if defined(__x86_64__) && BATCHNORM_ISAS >= 3
+template <class Kernel>
+[[gnu::target(BATCHNORM_TARGET_V4)]] void run_v4(const Kernel& kernel) noexcept {
+  const Kernel own = kernel;
+  own.template run<64>();
+}
+#endif
+
+/// True of a kernel that adds along its vectors: their width decides the order of the additions, and so the last bits.
+template <class Kernel>
+inline constexpr bool adds_along_vectors = requires {
+  Kernel::adds_along_vectors;
+};
+
+/// Runs the kernel on that instruction set, one of [compiled_isa(), largest_isa()]. Most kernels over channels are short and
+/// bound by divisions and roots, which wider vectors do no faster: x86-64-v4 runs them as x86-64-v3 does, with the same bits.
 template <class Kernel>
 void run([[maybe_unused]] Isa isa, const Kernel& kernel) noexcept {
+#if defined(__x86_64__) && BATCHNORM_ISAS >= 3
+  if constexpr (adds_along_vectors<Kernel>) {
+    if (compiled_isa() == Isa::x86_64_v4 || isa == Isa::x86_64_v4) return run_v4(kernel);
+  }
+#endif
 #if defined(__x86_64__) && BATCHNORM_ISAS >= 2
   if (compiled_isa() != Isa::baseline || isa != Isa::baseline) return run_v3(kernel);
 #endif
