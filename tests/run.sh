@@ -88,15 +88,14 @@ passed=0 failed=0 skipped=0 failures=()
 spent=()  # a line for each part of what was done
 
 # What it takes, in minutes of a processor (Xeon, 2.5 GHz).
-work=60
-if $compilers; then work=$((work + 55)); fi
+work=82
+if $compilers; then work=$((work + 80)); fi
 if $headers && ! $sanitizers; then work=$((work + 8)); fi
-if $sanitizers && $all; then work=$((work + 35)); elif $sanitizers; then work=$((work + 150)); fi
-if $consumers; then work=$((work + 20)); fi
-if $examples; then work=$((work + 3)); fi
-if $cuda; then work=$((work + 15)); fi
-if $bugs; then work=$((work + 5)); fi
-if $mpi; then work=$((work + 4)); fi
+if $sanitizers && $all; then work=$((work + 48)); elif $sanitizers; then work=$((work + 180)); fi
+if $consumers; then work=$((work + 15)); fi
+if $examples; then work=$((work + 8)); fi
+if $cuda; then work=$((work + 12)); fi
+if $bugs; then work=$((work + 3)); fi
 start_minutes=$(((work + jobs - 1) / jobs + fuzz_minutes))
 echo "about $start_minutes minutes with $jobs processors; less for what ccache has kept"
 
