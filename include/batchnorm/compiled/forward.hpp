@@ -53,10 +53,10 @@ using AddResidualToLeakyReluAndMask = Normalization<T, LeakyRelu, true, true>;
                                                  TensorView<const P>, double, TensorView<T>, const Identity&,           \
                                                  const CallOptions&);
 
-#define BATCHNORM_COMPILED_MERGES(PREFIX)                  \
-  BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::MergeMoments)     \
-  BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::MergeBlock)       \
-  BATCHNORM_COMPILED_WIDE_KERNEL(PREFIX, cpu::SumSegments) \
+#define BATCHNORM_COMPILED_MERGES(PREFIX)              \
+  BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::MergeMoments) \
+  BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::MergeBlock)   \
+  BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::SumSegments)  \
   BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::RefinePivots)
 
 #define BATCHNORM_COMPILED_FORWARD(PREFIX, T, P)                                  \

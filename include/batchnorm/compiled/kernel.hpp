@@ -3,23 +3,20 @@
 
 #include <batchnorm/kernel/tables.hpp>
 
-// A kernel over channels, a type of cpu/, compiled or (PREFIX extern) declared.
+// A kernel over channels, a type of cpu/, for each instruction set, compiled or (PREFIX extern) declared.
 #define BATCHNORM_COMPILED_KERNEL(PREFIX, ...)                                      \
   PREFIX template void cpu::run_baseline<__VA_ARGS__>(const __VA_ARGS__&) noexcept; \
-  BATCHNORM_COMPILED_V3(PREFIX, __VA_ARGS__)
+  BATCHNORM_COMPILED_V3(PREFIX, __VA_ARGS__)                                        \
+  BATCHNORM_COMPILED_V4(PREFIX, __VA_ARGS__)
 #if defined(__x86_64__) && BATCHNORM_ISAS >= 2
 #define BATCHNORM_COMPILED_V3(PREFIX, ...) PREFIX template void cpu::run_v3<__VA_ARGS__>(const __VA_ARGS__&) noexcept;
 #else
 #define BATCHNORM_COMPILED_V3(PREFIX, ...)
 #endif
-
-/// One that adds along its vectors.
 #if defined(__x86_64__) && BATCHNORM_ISAS >= 3
-#define BATCHNORM_COMPILED_WIDE_KERNEL(PREFIX, ...) \
-  BATCHNORM_COMPILED_KERNEL(PREFIX, __VA_ARGS__)    \
-  PREFIX template void cpu::run_v4<__VA_ARGS__>(const __VA_ARGS__&) noexcept;
+#define BATCHNORM_COMPILED_V4(PREFIX, ...) PREFIX template void cpu::run_v4<__VA_ARGS__>(const __VA_ARGS__&) noexcept;
 #else
-#define BATCHNORM_COMPILED_WIDE_KERNEL(PREFIX, ...) BATCHNORM_COMPILED_KERNEL(PREFIX, __VA_ARGS__)
+#define BATCHNORM_COMPILED_V4(PREFIX, ...)
 #endif
 
 // Tables of kernels (kernel/tables.hpp).

@@ -32,23 +32,17 @@ template <class Kernel>
 }
 #endif
 
-/// True of a kernel that adds along its vectors: their width decides the order of the additions, and so the last bits.
-template <class Kernel>
-inline constexpr bool adds_along_vectors = requires {
-  Kernel::adds_along_vectors;
-};
-
-/// Runs the kernel on that instruction set, one of [compiled_isa(), largest_isa()]. Most kernels over channels are short and
-/// bound by divisions and roots, which wider vectors do no faster: x86-64-v4 runs them as x86-64-v3 does, with the same bits.
+/// Runs the kernel on that instruction set, one of [compiled_isa(), largest_isa()].
 template <class Kernel>
 void run([[maybe_unused]] Isa isa, const Kernel& kernel) noexcept {
+  // Kernels below what the compiler's flags demand are not compiled.
 #if defined(__x86_64__) && BATCHNORM_ISAS >= 3
-  if constexpr (adds_along_vectors<Kernel>) {
-    if (compiled_isa() == Isa::x86_64_v4 || isa == Isa::x86_64_v4) return run_v4(kernel);
-  }
+  if (compiled_isa() == Isa::x86_64_v4 || isa == Isa::x86_64_v4) return run_v4(kernel);
 #endif
 #if defined(__x86_64__) && BATCHNORM_ISAS >= 2
-  if (compiled_isa() != Isa::baseline || isa != Isa::baseline) return run_v3(kernel);
+  if constexpr (compiled_isa() <= Isa::x86_64_v3) {
+    if (compiled_isa() == Isa::x86_64_v3 || isa == Isa::x86_64_v3) return run_v3(kernel);
+  }
 #endif
   if constexpr (compiled_isa() == Isa::baseline) run_baseline(kernel);
 }
@@ -57,7 +51,7 @@ void run([[maybe_unused]] Isa isa, const Kernel& kernel) noexcept {
 /// The baseline of x86-64 has none where there is a larger one: few processors run it, and every program would compile it.
 constexpr bool has_beside_kernels([[maybe_unused]] Isa isa) noexcept {
 #if defined(__x86_64__)
-  return isa == largest_isa() || isa > Isa::baseline;
+  return isa > Isa::baseline || largest_isa() == Isa::baseline;
 #else
   return true;
 #endif

@@ -186,8 +186,6 @@ struct SumColumns {
 
 /// Adds values[c * length ...][length] up for each channel: closes the columns of several small planes.
 struct SumSegments {
-  static constexpr bool adds_along_vectors = true;
-
   const double* values;
   std::int64_t channels, length;
   double* sum;
