@@ -14,7 +14,7 @@ using batchnorm::Format;
 using batchnorm::Shape;
 using batchnorm::Tensor;
 
-/// Bytes of the cache of that level, as the kernel tells them.
+/// Bytes of the cache of that level, as the kernel reports it.
 std::optional<std::int64_t> cache_of_system(int level) {
   for (int index = 0; index < 8; ++index) {
     const auto folder = std::filesystem::path("/sys/devices/system/cpu/cpu0/cache") / ("index" + std::to_string(index));
@@ -31,7 +31,7 @@ std::optional<std::int64_t> cache_of_system(int level) {
 TEST(Tuning, ThirdLevelCacheIsAnInstanceNotASocket) {
   for (const int level : {2, 3}) {
     const auto size = cache_of_system(level);
-    if (!size) GTEST_SKIP() << "the system tells no size of the level " << level << " cache";
+    if (!size) GTEST_SKIP() << "the system does not report the size of the level " << level << " cache";
     EXPECT_EQ(batchnorm::detail::cache_bytes(static_cast<unsigned>(level)), *size) << "level " << level;
   }
 }

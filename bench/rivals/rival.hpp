@@ -34,7 +34,7 @@ class Rival {
   virtual ~Rival() = default;
   /// As printed: "oneDNN 2.6.3 nchw".
   virtual std::string name() const = 0;
-  /// What inside it does the work, where it tells: "bnorm_jit:avx2".
+  /// What inside it does the work, where it says so: "bnorm_jit:avx2".
   virtual std::string implementation() const { return {}; }
   virtual void run() = 0;
   /// After `run` in backward: brings dscale and dbias to the buffers where `run` leaves them in memory of its own.

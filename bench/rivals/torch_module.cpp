@@ -126,7 +126,7 @@ class Opened {
     }
   }
 
-  /// Backward asks for a second tensor of the result's size. Which of the two is the result, a first run tells.
+  /// Backward asks for a second tensor of the result's size. Which of the two is the result, a first run shows.
   void find_result() {
     bytes_ = static_cast<std::size_t>(x_.numel()) * x_.element_size();
     spare_ = at::ones({static_cast<std::int64_t>(bytes_)}, at::kByte);

@@ -15,7 +15,7 @@ double seconds_of(const Call& call, int calls) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / calls;
 }
 
-/// Warms up, and tells how long a call takes: short ones are called until the processor has found its frequency.
+/// Warms up, and returns how long a call takes: short ones are called until the processor has found its frequency.
 double warm_seconds_of(const Call& call) {
   double shortest = seconds_of(call, 1), total = shortest;
   for (int i = 0; i < 1000 && total < 5e-3; ++i) {

@@ -66,8 +66,8 @@ class Views {
       refuse<ValueError>(name, ".data is NULL while its length is " + std::to_string(length));
     }
     if (length < 0) refuse<ShapeError>(name, ".length is " + std::to_string(length) + ", it must be at least 0");
-    const std::uintptr_t behind = std::numeric_limits<std::uintptr_t>::max() - reinterpret_cast<std::uintptr_t>(data);
-    if (static_cast<std::uint64_t>(length) > behind / sizeof(T)) {
+    const std::uintptr_t after = std::numeric_limits<std::uintptr_t>::max() - reinterpret_cast<std::uintptr_t>(data);
+    if (static_cast<std::uint64_t>(length) > after / sizeof(T)) {
       refuse<ShapeError>(name, ".length is " + std::to_string(length) + ", which reaches beyond any memory");
     }
   }
@@ -88,10 +88,10 @@ class Views {
 
   /// All elements of a tensor that has some lie in its memory.
   void check_reach(std::string_view name, std::int64_t length, std::int64_t offset, const batchnorm::Strides& strides) const {
-    std::int64_t before = 0, behind = 0;  // of the element whose indices are all 0
+    std::int64_t before = 0, after = 0;  // of the element whose indices are all 0
     for (int axis = 0; axis < shape_.rank(); ++axis) {
       const std::int64_t stride = strides[static_cast<std::size_t>(axis)];
-      std::int64_t& side = stride < 0 ? before : behind;
+      std::int64_t& side = stride < 0 ? before : after;
       std::int64_t distance = 0;
       if (__builtin_mul_overflow(shape_[axis] - 1, stride, &distance) || __builtin_add_overflow(side, distance, &side)) {
         refuse<ValueError>(name, " has strides " + text_of(strides) + ", which reach beyond any memory");
@@ -102,8 +102,8 @@ class Views {
       refuse<ShapeError>(
           name, ".offset is " + std::to_string(offset) + ", expected at least " + std::to_string(needed) + about(strides));
     }
-    if (behind >= length - offset) {
-      const std::uint64_t needed = static_cast<std::uint64_t>(offset) + static_cast<std::uint64_t>(behind) + 1;
+    if (after >= length - offset) {
+      const std::uint64_t needed = static_cast<std::uint64_t>(offset) + static_cast<std::uint64_t>(after) + 1;
       refuse<ShapeError>(name, ".length is " + std::to_string(length) + ", expected at least " + std::to_string(needed) +
                                    about(strides) + (offset == 0 ? "" : " and offset " + std::to_string(offset)));
     }

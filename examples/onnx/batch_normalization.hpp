@@ -88,7 +88,7 @@ class BatchNormalizationReader {
     }
   }
 
-  /// A number that is 0 may be left out of the file; then its type tells that it is one.
+  /// A number that is 0 may be left out of the file; then its type shows that it is one.
   void read_float(const Attribute& attribute, float& value) {
     const bool typed = attribute.type == Attribute::type_float;
     if (typed || (attribute.type == 0 && attribute.f)) {

@@ -38,7 +38,7 @@ inline std::string origin_of(const onnx::Value& value) {
 
 namespace detail {
 
-/// "float32 [64], ", as far as the model tells.
+/// "float32 [64], ", as far as the model says.
 inline std::string type_and_shape(const onnx::Value& value) {
   if (value.tensor != nullptr) {
     return onnx::to_string(value.tensor->type) + " " + to_string(onnx::shape_of(*value.tensor)) + ", ";
@@ -48,7 +48,7 @@ inline std::string type_and_shape(const onnx::Value& value) {
   return onnx::to_string(declared->type) + (declared->shape ? " " + *declared->shape : "") + ", ";
 }
 
-/// The number of channels, where a parameter in the model tells.
+/// The number of channels, where a parameter in the model has it.
 inline std::string channels_of(const onnx::BatchNormalization& norm) {
   for (const onnx::Value& value : norm.inputs) {
     if (value.tensor == nullptr || value.tensor->extents.empty()) continue;

@@ -16,7 +16,7 @@ namespace train_mnist {
 
 enum class Normalize { no, yes };
 
-/// A network, and the layer whose input tells how stable learning is.
+/// A network, and the layer whose input shows how stable learning is.
 template <class T>
 struct Architecture {
   network::Network<T> layers;

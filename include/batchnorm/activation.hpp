@@ -174,7 +174,7 @@ struct ThroughMask {
   A activation{};                       ///< that of the forward pass
 };
 
-/// To backward: dy comes through the activation, whose pieces y tells: no mask is stored, y is read once more.
+/// To backward: dy comes through the activation, whose pieces follow from y: no mask is stored, y is read once more.
 template <Element T, DifferentiableActivation A>
 struct ThroughOutput {
   TensorView<const T> y;  ///< shape of x
@@ -197,7 +197,7 @@ A computed_in(const A& activation) noexcept {
   return activation;
 }
 
-/// What tells how dy passes ReLU and leaky ReLU, one type for both: kernels are compiled once. dz = dy where it passes, else
+/// How dy passes ReLU and leaky ReLU, one type for both: kernels are compiled once. dz = dy where it passes, else
 /// slope * dy; or 0, whatever dy is, with keeps = 0.
 struct TwoPieces {
   double slope = 0;

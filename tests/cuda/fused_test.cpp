@@ -112,18 +112,18 @@ TYPED_TEST(DeviceFused, GradientsThroughMaskAndThroughOutputAreThoseOfTheCpu) {
         const DeviceBuffer<std::uint8_t> mask(bits);
         for (const double slope : {0.0, 0.25}) {
           // The gradient of the activation first, exactly; then plain gradients of that.
-          auto behind = call;
+          auto gated = call;
           for (std::size_t i = 0; i < outputs.size(); ++i) {
             if (real(outputs[i]) > 0) continue;
-            behind.dy[i] = element<T>(slope == 0 ? 0 : static_cast<double>(real(call.dy[i])) * slope);
+            gated.dy[i] = element<T>(slope == 0 ? 0 : static_cast<double>(real(call.dy[i])) * slope);
           }
-          const auto want = expected(behind);
+          const auto want = expected(gated);
           DeviceBuffer<T> dz(call.x.size());
           const auto masked = slope == 0 ? run_on_device<T>(call, ThroughMask<Relu>{mask.span()}, {}, &dz)
                                          : run_on_device<T>(call, ThroughMask<LeakyRelu>{mask.span(), {slope}}, {}, &dz);
           if (sizeof(T) > 2 || slope == 0) {
-            EXPECT_TRUE(same_bits(dz.values(), behind.dy));
-            expect_kept(errors<T, P>(behind, masked, want, Isa::x86_64_v3));
+            EXPECT_TRUE(same_bits(dz.values(), gated.dy));
+            expect_kept(errors<T, P>(gated, masked, want, Isa::x86_64_v3));
           }
           const batchnorm::TensorView<const T> view{y.data(), call.shape};
           const auto through = slope == 0 ? run_on_device<T>(call, ThroughOutput<T, Relu>{view}, {}, &dz)

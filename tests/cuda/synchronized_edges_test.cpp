@@ -148,11 +148,11 @@ TYPED_TEST(DeviceRanksEdges, ActivationMaskAndGradientThroughIt) {
     const auto call = ordinary_call<T, P>(shape_of(format, 4, {3, 9, 15}), format, true);
     const auto gradient = ordinary_gradient_call<T, P>(call.shape, format, true);
     const auto plain = run_in_parts<T>(call, parts);
-    auto behind = gradient;
+    auto gated = gradient;
     for (std::size_t i = 0; i < plain.y.size(); ++i) {
-      if (real(plain.y[i]) <= 0) behind.dy[i] = element<T>(0);
+      if (real(plain.y[i]) <= 0) gated.dy[i] = element<T>(0);
     }
-    const auto want = run_in_parts<T>(behind, parts);
+    const auto want = run_in_parts<T>(gated, parts);
     VirtualRanks(parts.size()).run([&](const VirtualRanks::Rank& rank) {
       const auto own = static_cast<std::size_t>(rank.rank());
       const std::int64_t first = first_image(parts, own);
@@ -166,7 +166,7 @@ TYPED_TEST(DeviceRanksEdges, ActivationMaskAndGradientThroughIt) {
       const auto backward = run_on_device<T>(part, ThroughMask<Relu>{mask.span()}, {}, &dresidual, rank);
       EXPECT_TRUE(same_bits(backward.dx, images(want.dx, call.shape, first, parts[own]))) << own;
       EXPECT_TRUE(same_bits(backward.dscale, want.dscale) && same_bits(backward.dbias, want.dbias)) << own;
-      EXPECT_TRUE(same_bits(dresidual.values(), images(behind.dy, call.shape, first, parts[own]))) << own;
+      EXPECT_TRUE(same_bits(dresidual.values(), images(gated.dy, call.shape, first, parts[own]))) << own;
     });
   }
 }

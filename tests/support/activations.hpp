@@ -9,7 +9,7 @@ namespace support {
 template <class T>
 using LeakySum = batchnorm::AddResidual<T, batchnorm::LeakyRelu>;
 
-// Back through an activation, whose pieces the mask or the output tells.
+// Back through an activation, whose pieces the mask or the output gives.
 using ThroughLeakyMask = batchnorm::ThroughMask<batchnorm::LeakyRelu>;
 template <class T>
 using ThroughLeakyOutput = batchnorm::ThroughOutput<T, batchnorm::LeakyRelu>;

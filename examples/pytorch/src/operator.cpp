@@ -109,7 +109,7 @@ Tensors run(const Forward& call, at::ScalarType parameter) {
 
 const at::Tensor& mean_of(const Backward& call) { return call.training ? call.saved_mean : call.running_mean; }
 
-/// The vector that tells the variance.
+/// The vector that the variance is taken from.
 const at::Tensor& spread_of(const Backward& call) {
   return call.training ? call.saved_inverse_deviation : call.running_variance;
 }

@@ -7,7 +7,7 @@
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
-/// What tells how dy passes the activation: there is none; a mask; the output y; the output in place of x, which is undone.
+/// How dy passes the activation: there is none; a mask; the output y; the output in place of x, which is undone.
 enum class Through { nothing, mask, output, inverse };
 
 template <class A, Through through>

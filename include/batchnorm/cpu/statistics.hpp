@@ -122,7 +122,7 @@ BATCHNORM_INLINE vec<double, Bytes> precise_quotient(const vec<double, Bytes>& s
 template <class Compute>
 using NormalizationCoefficients = Coefficients<Compute, 3>;
 
-/// y of one element, and the bit that tells which piece of the activation it went through.
+/// y of one element, and the bit that says which piece of the activation it went through.
 template <Element T, class A, bool adds_residual, bool writes_bits>
 struct Normalization {
   static constexpr int inputs = adds_residual ? 2 : 1, outputs = 1, coefficients = 3, prefetched = 1;

@@ -44,7 +44,7 @@ struct Tuning {
 
 namespace detail {
 
-/// The size of the cache of that level as the processor tells it; 0 where it does not. Not sysconf: glibc counts the
+/// The size of the cache of that level as the processor reports it; 0 where it does not. Not sysconf: glibc counts the
 /// third-level cache of a whole socket where an instance of it serves a few cores.
 inline std::int64_t cache_bytes(unsigned level) noexcept {
 #if defined(__x86_64__)

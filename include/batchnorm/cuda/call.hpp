@@ -63,7 +63,7 @@ struct ForwardChannels {
   bool keeps_if_not_finite = false;
 };
 
-/// What tells how dy passes an activation.
+/// How dy passes an activation.
 template <class T>
 struct PassageOf {
   enum Kind { nothing, mask, output };

@@ -33,7 +33,7 @@ BATCHNORM_DEVICE void store_bits(Accelerator& a, std::uint8_t* mask, unsigned bi
   if (is_inside && lane % (8 / size) == 0) mask[first / 8] = static_cast<std::uint8_t>(bits);
 }
 
-/// y = activation((x - center) * factor + offset [+ residual]), and the mask that tells where y > 0 or NaN.
+/// y = activation((x - center) * factor + offset [+ residual]), and the mask of the elements where y > 0 or NaN.
 template <class T>
 struct Normalization {
   static constexpr int coefficients = 3;

@@ -53,7 +53,7 @@ cpu::Passage<A, cpu::Through::inverse> passage_of(const Arguments&, const Undo<A
   return {batchnorm::detail::computed_in<compute_t<T>>(undo.activation)};
 }
 
-/// dy, x, what tells how dy passes the activation, dx and dresidual (each may be absent), checked.
+/// dy, x, how dy passes the activation, dx and dresidual (each may be absent), checked.
 template <Element T, class G>
 auto gradient_tensors(Arguments& arguments, const TensorView<const T>& dy, const TensorView<const T>& x,
                       const TensorView<T>& dx, const TensorView<T>& dresidual, const G& through) {

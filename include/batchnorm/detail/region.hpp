@@ -26,20 +26,20 @@ inline std::uintptr_t address(const volatile void* p) noexcept { return reinterp
 /// overflow, or beyond either end of the address space.
 template <class T>
 bool reaches_beyond_memory(const TensorView<T>& view) noexcept {
-  std::uint64_t before = 0, behind = sizeof(T), reach = 0;
+  std::uint64_t before = 0, after = sizeof(T), reach = 0;
   bool overflows = false;
   for (int axis = 0; axis < view.shape().rank(); ++axis) {
     if (view.shape()[axis] == 1) continue;
     const std::int64_t stride = view.strides()[static_cast<std::size_t>(axis)];
     std::uint64_t length = stride < 0 ? 0 - static_cast<std::uint64_t>(stride) : static_cast<std::uint64_t>(stride);
     overflows = __builtin_mul_overflow(length, sizeof(T), &length) || overflows;
-    std::uint64_t& side = stride < 0 ? before : behind;
+    std::uint64_t& side = stride < 0 ? before : after;
     side += length * (static_cast<std::uint64_t>(view.shape()[axis]) - 1);  // no more than what `reach` grows by
     overflows = __builtin_mul_overflow(length, static_cast<std::uint64_t>(view.shape()[axis]), &length) || overflows;
     overflows = __builtin_add_overflow(reach, length, &reach) || overflows;
   }
   const std::uint64_t first = address(view.data());
-  return overflows || reach > std::uint64_t{1} << 61 || first < before || first + behind < first;
+  return overflows || reach > std::uint64_t{1} << 61 || first < before || first + after < first;
 }
 
 /// The bytes of an argument: `span` of them from its lowest one on, or those of a tensor's elements among them. What an array

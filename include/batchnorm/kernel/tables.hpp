@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Kernels behind tables of function pointers: a walk calls them without knowing element type, policy or instruction set. A
+// Tables of function pointers to kernels: a walk calls these without knowing element type, policy or instruction set. A
 // kernel is instantiated once per element type, policy and instruction set.
 
 #include <batchnorm/cpu/dispatch.hpp>

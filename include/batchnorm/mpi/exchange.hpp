@@ -146,7 +146,7 @@ class Agreement {
  private:
   static constexpr std::size_t quantities = 8, of_channels = 1;
   static constexpr std::int64_t smallest = (std::numeric_limits<std::int64_t>::min)();
-  /// Each quantity and its complement, whose maximum tells the minimum; at the end a rank that failed.
+  /// Each quantity and its complement, whose maximum gives the minimum; at the end a rank that failed.
   using Numbers = std::array<std::int64_t, 2 * quantities + 1>;
 
   /// The bits of a number; those of 0 for -0, which means the same.

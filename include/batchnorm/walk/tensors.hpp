@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// What a walk is given: tensors as bytes, kernels behind tables, policies behind pointers.
+// What a walk is given: tensors as bytes, tables of kernels, pointers to policies.
 
 #include <batchnorm/kernel/tables.hpp>
 #include <batchnorm/plan/plan.hpp>

@@ -17,7 +17,7 @@
 // waits, which a stream capture forbids, does not link.
 namespace support {
 
-/// What cudaDeviceGetAttribute tells.
+/// What cudaDeviceGetAttribute returns.
 struct FakeDevice {
   std::string name = "H100";
   int capability = 90;
