@@ -96,8 +96,7 @@ if $consumers; then work=$((work + 15)); fi
 if $examples; then work=$((work + 8)); fi
 if $cuda; then work=$((work + 12)); fi
 if $bugs; then work=$((work + 3)); fi
-start_minutes=$(((work + jobs - 1) / jobs + fuzz_minutes))
-echo "about $start_minutes minutes with $jobs processors; less for what ccache has kept"
+echo "about $(((work + jobs - 1) / jobs + fuzz_minutes)) minutes with $jobs processors; less for what ccache has kept"
 
 # Where ccache is installed, what was compiled before from the same text is not compiled again, in whichever folder.
 if command -v ccache > /dev/null; then
@@ -202,15 +201,10 @@ usual_tests() {
     targets+=(all_verify_interface_header_sets)
   fi
   # Seeding bugs takes minutes.
-  local left_out=(--label-exclude '^(bugs|cuda_bugs)$')
-  if $bugs && $cuda; then
-    left_out=()
-  elif $bugs; then
-    left_out=(--label-exclude '^cuda_bugs$')
-  elif $cuda; then
-    left_out=(--label-exclude '^bugs$')
-  fi
-  build "$1" "${targets[@]}" && run_tests "$1" "${left_out[@]}"
+  local left_out=none
+  $bugs || left_out+='|bugs'
+  $cuda || left_out+='|cuda_bugs'
+  build "$1" "${targets[@]}" && run_tests "$1" --label-exclude "^($left_out)\$"
 }
 # The programs that test code that runs. The emulated self-test takes minutes so, its bodies' tests do not. The gate has of them the
 # fuzzer, whose random calls go through all kernels, and the tests of failed allocations and of malformed files: the others take
@@ -345,7 +339,7 @@ if $frameworks || $all; then
 fi
 
 echo
-echo "where the time went, $SECONDS s:"
+echo "where the time went, $SECONDS s (a build is part of the step after it):"
 printf '  %s\n' "${spent[@]}"
 instruction_sets=build/tests/${builds%% *}/bin/instruction_sets
 if [[ -x $instruction_sets ]]; then

@@ -27,7 +27,7 @@ reuse_objects() {
 check_no_kernels() {
   nm --demangle "$folder/CMakeFiles/program.dir/program.cpp.o" > "$folder/symbols" &&
     grep -q ' U .*batchnorm::kernels_exact::batch_norm<float' "$folder/symbols" &&
-    ! grep -E ' [^U] .*batchnorm::.*::(run_baseline|run_v[34]|sweep|reduce_then_sweep)<' "$folder/symbols"
+    ! grep -E ' [^U] .*batchnorm::.*::((Baseline|V3|V4)::run|(run_baseline|run_v[34]|sweep|reduce_then_sweep)<|walk_)' "$folder/symbols"
 }
 
 prepare_compiled() {

@@ -12,6 +12,7 @@ flags=(-std=c++20 -w -O0 "-I$here/.." "${options[@]:--isystem/usr/include/eigen3
 list=$here/cpu_bugs.txt headers=$include/batchnorm inside=batchnorm
 cases=1500
 source "$here/../support/seeded_bugs.sh"
+seconds=400  # all cases take one minute
 
 rm -rf "$work"
 mkdir -p "$work"

@@ -4,10 +4,11 @@
 #include <algorithm>
 #include <atomic>
 
+#include <batchnorm/cpu/config.hpp>
 #include <batchnorm/cpu/default_mode.hpp>
-#include <batchnorm/cpu/dispatch.hpp>
 #include <batchnorm/cpu/tuning.hpp>
 #include <batchnorm/executor.hpp>
+#include <batchnorm/isa.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 

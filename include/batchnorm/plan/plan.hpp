@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <numeric>
 
+#include <batchnorm/cpu/dispatch.hpp>
 #include <batchnorm/cpu/partition.hpp>
 #include <batchnorm/plan/machine.hpp>
 
