@@ -57,11 +57,7 @@ struct SumColumns {
       for (; c + 2 * pair <= columns; c += 2 * pair) add_columns<Bytes, 2>(c, rows, walks);
     }
     for (; c + pair <= columns; c += pair) add_columns<Bytes, 1>(c, rows, walks);
-    if (c < columns) {
-      const std::int64_t whole = (std::min)(rows, safe_rows);
-      add_columns<Bytes, 1>(c, whole, walks);
-      for (std::int64_t r = whole; r < rows; ++r) add_last_columns<Bytes>(c, r);
-    }
+    if (c < columns) add_last_columns<Bytes>(c, walks);
   }
 
   /// The constants and sums of `Count` vectors of columns.
@@ -168,18 +164,40 @@ struct SumColumns {
     here.store(summation, arrays.at(c));
   }
 
-  /// The last, partial pair of one row, without reading past it.
+  /// The last, partial pair of columns. Rows are added two at a time wherever they are read: which rows those are must not
+  /// depend on what may be read past them.
   template <int Bytes>
-  BATCHNORM_INLINE void add_last_columns(std::int64_t c, std::int64_t r) const {
+  BATCHNORM_INLINE void add_last_columns(std::int64_t c, std::array<Prefetcher, inputs>& walks) const {
+    constexpr bool adds_two = AddsTwo<Summation, D<Bytes>>;
+    std::int64_t r = (std::min)(rows, safe_rows);
+    if (adds_two && r < rows) r -= r % 2;
+    add_columns<Bytes, 1>(c, r, walks);
+    if constexpr (adds_two) {
+      for (; r + 2 <= rows; r += 2) add_part_of_rows<Bytes, 2>(c, r);
+    }
+    for (; r < rows; ++r) add_part_of_rows<Bytes, 1>(c, r);
+  }
+
+  /// The columns from c on, less than a pair, of one or two rows, without reading past them.
+  template <int Bytes, int Rows>
+  BATCHNORM_INLINE void add_part_of_rows(std::int64_t c, std::int64_t r) const {
     Columns<Bytes, 2> last;
     last.load(summation, arrays.at(c));
-    const auto row = in.at(c).at(r, row_stride);
-    D<Bytes> low[inputs], high[inputs];
+    D<Bytes> low[Rows][inputs], high[Rows][inputs];
     BATCHNORM_UNROLL
-    for (int j = 0; j < inputs; ++j) load_pair_first(low[j], high[j], row.p[j], columns - c);
-    const std::uint32_t passes = bits_at(r, c);
-    last.add(summation, 0, low, passes);
-    last.add(summation, 1, high, passes >> D<Bytes>::lanes);
+    for (int k = 0; k < Rows; ++k) {
+      const auto row = in.at(c).at(r + k, row_stride);
+      BATCHNORM_UNROLL
+      for (int j = 0; j < inputs; ++j) load_pair_first(low[k][j], high[k][j], row.p[j], columns - c);
+    }
+    if constexpr (Rows == 2) {
+      last.add_both(summation, 0, low[0], low[1]);
+      last.add_both(summation, 1, high[0], high[1]);
+    } else {
+      const std::uint32_t passes = bits_at(r, c);
+      last.add(summation, 0, low[0], passes);
+      last.add(summation, 1, high[0], passes >> D<Bytes>::lanes);
+    }
     last.store(summation, arrays.at(c));
   }
 };

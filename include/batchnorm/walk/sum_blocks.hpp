@@ -240,7 +240,8 @@ inline void BlockSummation::add_rows(const Pass& pass, const Rows& rows, const S
     return;
   }
   const std::int64_t row_bytes = rows.columns * sums_.kernels.value_bytes * inputs;
-  const std::int64_t tile = std::clamp<std::int64_t>((16 << 10) / row_bytes, least, most);
+  // An even number, since rows are added two at a time (SumColumns): which two must not depend on how many columns there are.
+  const std::int64_t tile = std::clamp<std::int64_t>((16 << 10) / row_bytes / 2 * 2, least, most);
   for (std::int64_t r = 0; r < rows.count; r += tile) {
     const std::int64_t some = (std::min)(tile, rows.count - r);
     add_tile(pass, rows.part(r, some, 0, rows.columns), (std::min)(tile, rows.count - r - some), to);
