@@ -17,7 +17,7 @@ Measures what the library costs to compile: the processor time of the programs i
   --include OPTION     where Eigen is, as an option of the compiler; may be repeated. Default: -isystem/usr/include/eigen3
   --output FILE        also writes the table there, separated by tabs
   --check              exits with status 1 if a row is more than a quarter above the larger of "must" and "today", also after
-                       two repetitions more: the machine may be busy
+                       two repetitions more: the machine may be busy; or if GCC expands an operation on vectors lane by lane
   --help               this text
 
 The table: "must" is the goal, "today" the level to hold until the goal is reached; "exceeded" marks a value above "must". Lower
@@ -77,14 +77,21 @@ work=$(mktemp -d)
 trap 'rm -r "$work"' EXIT
 
 # compile COMPILER PROGRAM OPTIONS: compiles it to $work/PROGRAM.o and prints the milliseconds of processor time that it took.
+# What GCC expands lane by lane is slow, and much code: $work/lane_by_lane says where.
 compile() {
-  local TIMEFORMAT='%3U %3S' user system
+  local TIMEFORMAT='%3U %3S' user system warnings=''
+  if ! "$1" --version | grep -q clang; then
+    warnings=-Wvector-operation-performance
+  fi
   # shellcheck disable=SC2086  # options are words
-  { time "$1" -std=c++20 -O2 $3 "${includes[@]}" -I "$root/include" -c "$programs/$2.cpp" -o "$work/$2.o" 2>&3; } \
+  { time "$1" -std=c++20 -O2 $warnings $3 "${includes[@]}" -I "$root/include" -c "$programs/$2.cpp" -o "$work/$2.o" 2>&3; } \
     3> "$work/messages" 2> "$work/time" || {
     cat "$work/messages" >&2
     return 1
   }
+  if grep -q vector-operation-performance "$work/messages"; then
+    cp "$work/messages" "$work/lane_by_lane"
+  fi
   read -r user system < "$work/time"
   echo $((10#${user/./} + 10#${system/./}))
 }
@@ -165,5 +172,10 @@ if [[ -n $output ]]; then
 fi
 column -t -s $'\t' "$work/table" 2> /dev/null || cat "$work/table"
 if $checks; then
+  if [[ -e $work/lane_by_lane ]]; then
+    echo 'GCC expands these operations on vectors lane by lane:'
+    head -n 50 "$work/lane_by_lane"
+    status=1
+  fi
   exit $status
 fi

@@ -37,14 +37,21 @@ template <class V>
 BATCHNORM_INLINE MaskOf<V> mask_of(std::uint32_t bits) {
   using Integer = std::conditional_t<sizeof(typename V::scalar) == 8, std::int64_t, std::int32_t>;
   using Native = decltype(MaskOf<V>::v);
-  static constexpr auto table = [] {
-    std::array<Integer, V::lanes> single{};
-    for (std::size_t i = 0; i < single.size(); ++i) single[i] = Integer{1} << i;
-    return single;
-  }();
-  Native single;
-  std::memcpy(&single, table.data(), sizeof(single));
-  return {((static_cast<Integer>(bits) - Native{}) & single) == single};
+  if constexpr (V::lanes == 2) {  // SSE2 does not compare integers of 64 bits
+    static constexpr std::array<Integer, 8> masks = {0, 0, -1, 0, 0, -1, -1, -1};
+    Native mask;
+    std::memcpy(&mask, &masks[2 * (bits & 3)], sizeof(mask));
+    return {mask};
+  } else {
+    static constexpr auto table = [] {
+      std::array<Integer, V::lanes> single{};
+      for (std::size_t i = 0; i < single.size(); ++i) single[i] = Integer{1} << i;
+      return single;
+    }();
+    Native single;
+    std::memcpy(&single, table.data(), sizeof(single));
+    return {((static_cast<Integer>(bits) - Native{}) & single) == single};
+  }
 }
 
 /// The bytes [first, size), fewer than 8, as a word.

@@ -240,8 +240,8 @@ struct MergeBlock {
       two_sum(mean, lost + offset.low, b.mean, b.mean_low);
       b.mean_low = settled<D>({b.mean, b.mean_low}, offset.high, n_b).low;
       // A sum of squares that has overflowed among finite values is Inf, not Inf - Inf.
-      const D squares = D::load(block.sum_sq + c), m2 = squares - s.high * offset.high;
-      b.m2 = select(is_finite(s.high), select(is_finite(squares), m2, squares), m2);
+      const D squares = D::load(block.sum_sq + c);
+      b.m2 = select(is_finite(squares), squares - s.high * offset.high, squares + (s.high - s.high));
       b.m2_low = D::zero();
       store(c, before == 0 ? b : merged(load<D>(c), b, n_a, n_b));
     }

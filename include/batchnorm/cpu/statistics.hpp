@@ -146,8 +146,8 @@ struct Normalization {
 template <class Compute, class D>
 BATCHNORM_INLINE D bounded(const D& v, const D& finite) {
   const D largest = D::broadcast(static_cast<double>((std::numeric_limits<Compute>::max)()));
-  const D within = select(largest < v, largest, select(v < D::zero() - largest, D::zero() - largest, v));
-  return select(is_finite(finite), within, v);
+  const D bound = select(is_finite(finite), largest, D::broadcast(std::numeric_limits<double>::infinity()));
+  return select(bound < v, bound, select(v < D::zero() - bound, D::zero() - bound, v));
 }
 
 /// scale / sqrt(variance + epsilon), as a double that is about to be rounded to Compute.
@@ -264,10 +264,10 @@ struct FinalizeChannels {
   BATCHNORM_INLINE void keep(D& next_mean, D& next_variance, const D& old_mean, const D& old_variance, const D& mean,
                              const D& variance) const {
     const D bound = D::broadcast(rounds_to_infinity<P>());
-    const auto finite_mean = absolute(mean) < bound;
-    const auto finite_variance = absolute(variance) < bound;
-    next_mean = select(finite_mean, select(finite_variance, next_mean, old_mean), old_mean);
-    next_variance = select(finite_mean, select(finite_variance, next_variance, old_variance), old_variance);
+    // One comparison for both: GCC 12 combines the masks of nested ones lane by lane.
+    const auto are_finite = select(absolute(variance) < bound, absolute(mean), bound) < bound;
+    next_mean = select(are_finite, next_mean, old_mean);
+    next_variance = select(are_finite, next_variance, old_variance);
   }
 
   /// The least magnitude that becomes Inf in that type.

@@ -87,9 +87,20 @@ BATCHNORM_INLINE Mask<M> operator!(const Mask<M>& mask) {
   return {~mask.v};
 }
 
-/// Lane by lane: mask ? a : b.
+/// Lane by lane: mask ? a : b. SSE2 has no blend: GCC would choose lane by lane where the mask comes from memory.
 template <class M, class T, int Bytes>
 BATCHNORM_INLINE vec<T, Bytes> select(const Mask<M>& mask, const vec<T, Bytes>& a, const vec<T, Bytes>& b) {
+#if defined(__SSE2__) && !defined(__SSE4_1__)
+  if constexpr (Bytes == 16) {
+    M bits_a, bits_b;
+    std::memcpy(&bits_a, &a.v, sizeof(M));
+    std::memcpy(&bits_b, &b.v, sizeof(M));
+    const M bits = (mask.v & bits_a) | (~mask.v & bits_b);
+    vec<T, Bytes> result;
+    std::memcpy(&result.v, &bits, sizeof(M));
+    return result;
+  }
+#endif
   return {mask.v ? a.v : b.v};
 }
 
