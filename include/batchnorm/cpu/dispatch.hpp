@@ -47,14 +47,18 @@ void run([[maybe_unused]] Isa isa, const Kernel& kernel) noexcept {
   if constexpr (compiled_isa() == Isa::baseline) run_baseline(kernel);
 }
 
-/// Whether calls on that instruction set have kernels that sum while an operation goes on (SumPlanes with a companion).
-/// The baseline of x86-64 has none where there is a larger one: few processors run it, and every program would compile it.
-constexpr bool has_beside_kernels([[maybe_unused]] Isa isa) noexcept {
+/// Whether kernels of that instruction set come in all the forms that make them fast: sums while an operation goes on
+/// (SumPlanes with a companion), several rows at a time. Those of the baseline of x86-64 do not where there is a larger set:
+/// few processors run them, and every program would compile them.
+constexpr bool is_tuned_for([[maybe_unused]] Isa isa) noexcept {
 #if defined(__x86_64__)
   return isa > Isa::baseline || largest_isa() == Isa::baseline;
 #else
   return true;
 #endif
 }
+/// The same of kernels with vectors of so many bytes.
+template <int Bytes>
+inline constexpr bool is_tuned = Bytes > 16 || is_tuned_for(Isa::baseline);
 
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu

@@ -7,6 +7,7 @@
 #include <array>
 #include <type_traits>
 
+#include <batchnorm/cpu/dispatch.hpp>
 #include <batchnorm/cpu/operands.hpp>
 #include <batchnorm/cpu/prefetcher.hpp>
 
@@ -17,7 +18,8 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 /// longer than the period.
 /// Without streaming, a few rows at a time share what is loaded of the coefficients, where their first outputs begin at the
 /// same place of a cache line. Streaming: non-temporal stores of whole cache lines; the first and last line of a row are stored
-/// in part. `ahead` is prefetched into the second-level cache.
+/// in part. `ahead` is prefetched into the second-level cache. Kernels that are not `is_tuned` take the rows one by one, and do
+/// not prefetch `ahead`.
 template <Element T, class Operation>
 struct OperateOnRows {
   static constexpr int inputs = Operation::inputs;
@@ -67,8 +69,10 @@ struct OperateOnRows {
     // way, so streamed rows are worked on one by one (four together took three times as long).
     constexpr int together = inputs == 1 ? 4 : 2;
     std::int64_t r = 0;
-    if (!streams && out_stride[0] % line_of<T> == 0) {
-      for (; r + together <= rows; r += together) operate_on_rows<Bytes, together>(r, walks);
+    if constexpr (is_tuned<Bytes>) {
+      if (!streams && out_stride[0] % line_of<T> == 0) {
+        for (; r + together <= rows; r += together) operate_on_rows<Bytes, together>(r, walks);
+      }
     }
     for (; r < rows; ++r) operate_on_rows<Bytes, 1>(r, walks);
     if (streams) intrinsics::stream_fence();
@@ -100,8 +104,9 @@ struct OperateOnRows {
           operate_on_lines<Bytes, Rows, false, has_next>(r, i, position, lines, all, streams_of_bits, walks);
         }
       };
-      if (Operation::prefetched > 0 && has_next_rows) {
-        operate(std::bool_constant<(Operation::prefetched > 0)>());
+      constexpr bool prefetches_next = is_tuned<Bytes> && Operation::prefetched > 0;
+      if (prefetches_next && has_next_rows) {
+        operate(std::bool_constant<prefetches_next>());
       } else {
         operate(std::false_type());
       }

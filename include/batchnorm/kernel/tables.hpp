@@ -160,7 +160,7 @@ constexpr BesideKernels beside_kernels() noexcept {
   using Beside = OperateOnPlanes<T, Operation>;
   using Summation = typename FirstPass<Statistic>::Summation;
   BesideKernels kernels;
-  if constexpr (has_beside_kernels(Shell::isa)) {
+  if constexpr (is_tuned_for(Shell::isa)) {
     kernels.planes = Shell::template run_beside<SumPlanes<T, Summation, false, Beside>>;
     kernels.short_planes = Shell::template run_beside<SumPlanes<T, Summation, true, Beside>>;
   }

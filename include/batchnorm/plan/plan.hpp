@@ -145,7 +145,7 @@ inline bool plan_groups(const Machine& machine, const SummedShape& sums, const S
   const bool is_plain = g.is_one_run() && swept.has_whole_images;
   plan.workers = machine.workers(sums.bytes());
   plan.expands = is_plain && (g.s < swept.line() || sums.partition.columns);
-  const bool is_side_by_side = streams && is_plain && !plan.expands && has_beside_kernels(machine.isa);
+  const bool is_side_by_side = streams && is_plain && !plan.expands && is_tuned_for(machine.isa);
   plan.walk = is_side_by_side ? Walk::groups_side_by_side : Walk::groups;
   plan.streams = streams && !has_short_rows(g);
   plan.group = group_of(machine, sums, plan);
