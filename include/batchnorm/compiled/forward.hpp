@@ -18,6 +18,8 @@ using ToReluAndMask = Normalization<T, Relu, false, true>;
 template <Element T>
 using ToLeakyRelu = Normalization<T, LeakyRelu, false, false>;
 template <Element T>
+using ToLeakyReluAndMask = Normalization<T, LeakyRelu, false, true>;
+template <Element T>
 using AddResidual = Normalization<T, Identity, true, false>;
 template <Element T>
 using AddResidualToRelu = Normalization<T, Relu, true, false>;
@@ -65,6 +67,7 @@ using AddResidualToLeakyReluAndMask = Normalization<T, LeakyRelu, true, true>;
   BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, ToRelu)                             \
   BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, ToReluAndMask)                      \
   BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, ToLeakyRelu)                        \
+  BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, ToLeakyReluAndMask)                 \
   BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidual)                        \
   BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidualToRelu)                  \
   BATCHNORM_COMPILED_NORMALIZATION(PREFIX, T, AddResidualToReluAndMask)           \
