@@ -29,9 +29,9 @@ END
 rows=(
   'umbrella header|umbrella||units|1.6|2.4|2.2'
   'one training call|training||units|3.5|7.5|5.4'
-  'training, inference, backward|passes||units|8|14.5|10.5'
+  'training, inference, backward|passes||units|8|14|10.3'
   'the same, kernels compiled apart|passes|-DBATCHNORM_COMPILED=3|units|2.2|2.6|2.1'
-  'code of one training call|training||KB|110|174|177'
+  'code of one training call|training||KB|110|165|173'
 )
 
 compilers=() repetitions=3 includes=() output='' checks=false
