@@ -88,11 +88,11 @@ passed=0 failed=0 skipped=0 failures=()
 spent=()  # a line for each part of what was done
 
 # What it takes, in minutes of a processor (Xeon, 2.5 GHz).
-work=82
+work=78
 if $compilers; then work=$((work + 80)); fi
 if $headers && ! $sanitizers; then work=$((work + 8)); fi
-if $sanitizers && $all; then work=$((work + 48)); elif $sanitizers; then work=$((work + 180)); fi
-if $consumers; then work=$((work + 15)); fi
+if $sanitizers && $all; then work=$((work + 46)); elif $sanitizers; then work=$((work + 180)); fi
+if $consumers; then work=$((work + 13)); fi
 if $examples; then work=$((work + 8)); fi
 if $cuda; then work=$((work + 12)); fi
 if $bugs; then work=$((work + 3)); fi

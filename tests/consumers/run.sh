@@ -21,12 +21,14 @@ is_wanted() {
 # ---- what scenarios are made of
 
 # consume PROJECT COMPILER CMAKE_OPTION...: builds and runs one of the projects beside this script, without optimization: what
-# is tried is how a program finds the library.
+# is tried is how a program finds the library. For the same reason it has the kernels of one instruction set, unless it links
+# those of the library.
 consume() {
-  local project=$1 compiler=$2
+  local project=$1 compiler=$2 definition=-DBATCHNORM_BASELINE_ONLY
   shift 2
+  [[ $project == compiled ]] && definition=
   cmake -S "tests/consumers/$project" -B "$folder" -G Ninja -D CMAKE_CXX_COMPILER="$compiler" -D CMAKE_BUILD_TYPE=Debug \
-    -D PROGRAM="$program" "$@" &&
+    -D CMAKE_CXX_FLAGS="$definition" -D PROGRAM="$program" "$@" &&
     cmake --build "$folder" && "$folder/program"
 }
 
