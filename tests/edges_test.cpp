@@ -192,6 +192,22 @@ TYPED_TEST(Edges, KeepLeavesRunningStatisticsOfChannelsThatAreNotFinite) {
   });
 }
 
+// Two values of +-250: the biased variance, 62500, is a half, the unbiased one is not.
+TEST(KeepOfHalf, IsDecidedByTheVarianceThatEnters) {
+  using batchnorm::half;
+  Call<half, half> call{Shape{2, 1}, Format::NCHW, {.is_training = true, .not_finite = NotFinite::keep}};
+  call.x = {half(250.0F), half(-250.0F)};
+  call.mean = {half(0.5F)}, call.variance = {half(1.0F)};
+  for_each_isa([&](Isa) {
+    call.options.running_variance = batchnorm::RunningVariance::unbiased;
+    const auto kept = run(call);
+    EXPECT_TRUE(same_bits(kept.mean, *call.mean) && same_bits(kept.variance, *call.variance));
+    call.options.running_variance = batchnorm::RunningVariance::biased;
+    const auto updated = run(call);
+    EXPECT_FALSE(same_bits(updated.mean, *call.mean) || same_bits(updated.variance, *call.variance));
+  });
+}
+
 // Finite values whose variance overflows its type: for the running statistics this is the same accident.
 TYPED_TEST(Edges, KeepLeavesRunningStatisticsThatWouldOverflowTheirType) {
   using T = typename TypeParam::T;

@@ -17,7 +17,8 @@ enum class RunningVariance {
   biased     ///< the sum of squared deviations divided by m
 };
 
-/// What a channel whose batch mean or variance is NaN or infinite does to its running statistics.
+/// What a channel whose batch mean or variance is NaN or infinite in the type of the parameters does to its running statistics.
+/// It is the variance that enters the running one: the unbiased one may overflow where the biased one does not.
 enum class NotFinite {
   update,  ///< they take it in, as the formula says
   keep     ///< they stay as they were: a mixed-precision training step that overflowed is skipped

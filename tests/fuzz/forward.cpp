@@ -157,10 +157,14 @@ void require_poisoned(const ForwardCase<T, P>& c, const Result<T, P>& got) {
   }
 }
 
-/// Whether the running statistics of a channel are to stay as they are; then requires that they do.
+/// Whether the running statistics of a channel are to stay as they are; then requires that they do. Of the variance that which
+/// enters the running one decides: the unbiased one may be infinite where the biased one is not.
 template <class T, class P>
-bool requires_kept(const ForwardCase<T, P>& c, const Result<T, P>& got, std::size_t channel) {
-  const bool is_finite = std::isfinite(real(got.batch_mean[channel])) && std::isfinite(real(got.batch_variance[channel]));
+bool requires_kept(const ForwardCase<T, P>& c, const Result<T, P>& got, const Statistics& want, std::size_t channel) {
+  const bool is_unbiased = c.call.options.running_variance == batchnorm::RunningVariance::unbiased;
+  const P entering = element<P>(static_cast<double>(is_unbiased ? want.unbiased() : want.variance));
+  const bool is_finite = std::isfinite(real(got.batch_mean[channel])) && std::isfinite(real(got.batch_variance[channel])) &&
+                         std::isfinite(real(entering));
   if (!c.call.mean || c.call.options.not_finite != batchnorm::NotFinite::keep || is_finite) return false;
   require(std::memcmp(&got.mean[channel], &(*c.call.mean)[channel], sizeof(P)) == 0 &&
               std::memcmp(&got.variance[channel], &(*c.call.variance)[channel], sizeof(P)) == 0,
@@ -189,7 +193,7 @@ void require_statistics(const ForwardCase<T, P>& c, const Result<T, P>& got, con
   Result<T, P> result = got;
   if (is_empty) call.mean.reset();
   for (std::size_t channel = got.batch_mean.size(); channel-- > 0;) {
-    if (!requires_kept(c, got, channel) && static_cast<std::int64_t>(channel) != c.poisoned) continue;
+    if (!requires_kept(c, got, want.channel[channel], channel) && static_cast<std::int64_t>(channel) != c.poisoned) continue;
     const auto erase = [&](auto& values) {
       if (!values.empty()) values.erase(values.begin() + static_cast<std::ptrdiff_t>(channel));
     };
