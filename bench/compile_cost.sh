@@ -76,11 +76,14 @@ fi
 work=$(mktemp -d)
 trap 'rm -r "$work"' EXIT
 
+# is_clang COMPILER
+is_clang() { "$1" --version | grep -q clang; }
+
 # compile COMPILER PROGRAM OPTIONS: compiles it to $work/PROGRAM.o and prints the milliseconds of processor time that it took.
 # What GCC expands lane by lane is slow, and much code: $work/lane_by_lane says where.
 compile() {
   local TIMEFORMAT='%3U %3S' user system warnings=''
-  if ! "$1" --version | grep -q clang; then
+  if ! is_clang "$1"; then
     warnings=-Wvector-operation-performance
   fi
   # shellcheck disable=SC2086  # options are words
@@ -140,7 +143,7 @@ table() {
     for row in "${rows[@]}"; do
       IFS='|' read -r name program options quantity must of_gcc of_clang <<< "$row"
       today=$of_gcc
-      if "$compiler" --version | grep -q clang; then
+      if is_clang "$compiler"; then
         today=$of_clang
       fi
       if [[ $quantity == KB ]]; then

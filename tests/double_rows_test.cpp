@@ -6,7 +6,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,22 +25,17 @@ using batchnorm::TensorView;
 /// Values of several orders of magnitude: the sum of any two is rounded.
 Tensor<double> noise(const Shape& shape) {
   Tensor<double> tensor(shape);
-  std::uint64_t state = 1;
+  support::Random random(1);
   for (std::int64_t i = 0; i < tensor.size(); ++i) {
-    state = state * 6364136223846793005U + 1442695040888963407U;
-    tensor[i] = std::ldexp(static_cast<double>(state >> 11) * 0x1p-53 - 0.4, -static_cast<int>(state % 6));
+    tensor[i] = std::ldexp(random.uniform(-0.4, 0.6), -static_cast<int>(random.integer(0, 5)));
   }
   return tensor;
 }
 
-bool are_the_same(const std::vector<double>& a, const std::vector<double>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
-}
-
 void expect_the_same(const Moments& a, const Moments& b, const std::string& what) {
-  EXPECT_TRUE(are_the_same(a.mean, b.mean)) << what;
-  EXPECT_TRUE(are_the_same(a.mean_low, b.mean_low)) << what;
-  EXPECT_TRUE(are_the_same(a.m2, b.m2)) << what;
+  EXPECT_TRUE(support::same_bits(a.mean, b.mean)) << what;
+  EXPECT_TRUE(support::same_bits(a.mean_low, b.mean_low)) << what;
+  EXPECT_TRUE(support::same_bits(a.m2, b.m2)) << what;
 }
 
 /// Mean and variance of training, and y.
@@ -67,7 +61,7 @@ void check_tunings(const Shape& shape, Format format) {
     for (const auto& [name, tuning] : support::tunings()) {
       const std::string what = to_string(shape) + ", " + std::string(to_string(isa)) + ", " + name;
       expect_the_same(batchnorm::moments<double>(x, format, {.tuning = &tuning}), expected, what);
-      EXPECT_TRUE(are_the_same(training(shape, format, false, {.tuning = &tuning}), expected_results)) << what;
+      EXPECT_TRUE(support::same_bits(training(shape, format, false, {.tuning = &tuning}), expected_results)) << what;
     }
   });
 }
@@ -91,7 +85,7 @@ TEST(RowsOfDouble, ArePairedAlikeForEachTuningInTiles) {
 TEST(RowsOfDouble, ArePairedAlikeWhereXIsOverwritten) {
   for (const auto& [shape, format] : {std::pair{Shape{8, 7, 4}, Format::NCHW}, std::pair{Shape{5, 9, 6}, Format::NHWC}}) {
     support::for_each_isa([&, f = format, s = shape](Isa) {
-      EXPECT_TRUE(are_the_same(training(s, f, true), training(s, f, false))) << to_string(s);
+      EXPECT_TRUE(support::same_bits(training(s, f, true), training(s, f, false))) << to_string(s);
     });
   }
 }
