@@ -37,7 +37,7 @@ class Rival {
   /// What inside it does the work, where it says so: "bnorm_jit:avx2".
   virtual std::string implementation() const { return {}; }
   virtual void run() = 0;
-  /// After `run` in backward: brings dscale and dbias to the buffers where `run` leaves them in memory of its own.
+  /// After `run` in backward: copies dscale and dbias to the buffers where `run` leaves them in memory of its own.
   virtual void fetch_sums() {}
   /// Whether its result lies in y (or dx) in the problem's own layout and can be compared with the library's.
   virtual bool has_plain_result() const { return true; }

@@ -157,8 +157,8 @@ void require_poisoned(const ForwardCase<T, P>& c, const Result<T, P>& got) {
   }
 }
 
-/// Whether the running statistics of a channel are to stay as they are; then requires that they do. Of the variance that which
-/// enters the running one decides: the unbiased one may be infinite where the biased one is not.
+/// Whether the running statistics of a channel are to stay as they are; then requires that they do. The variance that enters
+/// the running one decides: the unbiased one may be infinite where the biased one is not.
 template <class T, class P>
 bool requires_kept(const ForwardCase<T, P>& c, const Result<T, P>& got, const Statistics& want, std::size_t channel) {
   const bool is_unbiased = c.call.options.running_variance == batchnorm::RunningVariance::unbiased;

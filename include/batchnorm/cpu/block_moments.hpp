@@ -239,7 +239,7 @@ struct MergeBlock {
       two_sum(D::load(block.pivot + c), offset.high, mean, lost);
       two_sum(mean, lost + offset.low, b.mean, b.mean_low);
       b.mean_low = settled<D>({b.mean, b.mean_low}, offset.high, n_b).low;
-      // A sum of squares that has overflowed among finite values is Inf, not Inf - Inf.
+      // A sum of squares that has overflowed among finite values is Inf, not Inf - Inf; NaN where their sum is not finite.
       const D squares = D::load(block.sum_sq + c);
       b.m2 = select(is_finite(squares), squares - s.high * offset.high, squares + (s.high - s.high));
       b.m2_low = D::zero();

@@ -176,10 +176,10 @@ BATCHNORM_INLINE void store_pair_first(T* p, const vec<double, Bytes>& low, cons
   std::memcpy(static_cast<void*>(p), buffer, static_cast<std::size_t>(count) * sizeof(T));
 }
 
-/// Brings the line of p to the second-level cache. Any address is allowed.
+/// Prefetches the line of p into the second-level cache. Any address is allowed.
 BATCHNORM_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
-/// Brings the cache line at p to the first-level cache; p may be any address.
+/// Prefetches the line of p into the first-level cache. Any address is allowed.
 BATCHNORM_INLINE void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }
 
 /// x - center. Where there is a fused multiply-add it does the subtraction, which leaves the adders to the sums and

@@ -8,7 +8,7 @@
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
-/// Walks a matrix in memory order, row by row, and brings it to the cache one line a step, while the kernel that steps works on
+/// Walks a matrix in memory order, row by row, and prefetches it one line a step, while the kernel that steps works on
 /// another one: the order of access that the memory sees is that of this walk. A line a step, and the step a handful of
 /// instructions: a burst of prefetches holds up the reads after it.
 class Prefetcher {

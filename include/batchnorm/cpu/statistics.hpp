@@ -142,7 +142,8 @@ struct Normalization {
   }
 };
 
-/// v kept within the range of Compute while `finite` is finite, so that 0 * v is 0.
+/// v kept within the range of Compute while `finite` is finite, so that 0 * v is 0. The choice is made of the bound: GCC 12
+/// combines the masks of nested choices lane by lane.
 template <class Compute, class D>
 BATCHNORM_INLINE D bounded(const D& v, const D& finite) {
   const D largest = D::broadcast(static_cast<double>((std::numeric_limits<Compute>::max)()));
