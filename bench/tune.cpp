@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-// What this machine would prefer for the numbers in batchnorm/cpu/tuning.hpp: each is varied alone, on shapes where it decides
+// What this machine would prefer for the numbers in batchnorm/plan/tuning.hpp: each is varied alone, on shapes where it decides
 // something. Candidates take turns on the same buffers; a value is judged by the geometric mean of its times over the shapes.
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 #include <vector>
 
 #include <CLI/CLI.hpp>
-#include <batchnorm/cpu/tuning.hpp>
+#include <batchnorm/plan/tuning.hpp>
 #include <batchnorm/thread_team.hpp>
 
 #include "../examples/output/standard_output.hpp"
@@ -169,7 +169,7 @@ void run(const std::vector<std::string>& names, int threads) {
 
 int main(int argc, char** argv) {
   standard_output::prepare();
-  CLI::App app("Prints what this machine would prefer for the numbers in batchnorm/cpu/tuning.hpp, each varied alone.");
+  CLI::App app("Prints what this machine would prefer for the numbers in batchnorm/plan/tuning.hpp, each varied alone.");
   std::vector<std::string> names;
   int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   app.add_option("name", names, "the numbers to vary; by default all");

@@ -51,7 +51,7 @@ block()
   set(CMAKE_REQUIRED_INCLUDES ${CMAKE_CURRENT_LIST_DIR}/../include)
   set(CMAKE_REQUIRED_DEFINITIONS -DBATCHNORM_COMPILED=${compiled_isas})
   unset(BATCHNORM_FLAGS_SUIT_COMPILED CACHE)
-  check_cxx_source_compiles("#include <batchnorm/cpu/config.hpp>
+  check_cxx_source_compiles("#include <batchnorm/vector/config.hpp>
     static_assert(BATCHNORM_USES_COMPILED);
     int main() {}" BATCHNORM_FLAGS_SUIT_COMPILED)
 endblock()

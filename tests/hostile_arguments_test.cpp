@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 
-#include <batchnorm/cpu/scratch.hpp>
+#include <batchnorm/kernel/scratch.hpp>
 #include <limits>
 #include <new>
 

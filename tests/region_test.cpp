@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 
-#include <batchnorm/detail/region.hpp>
+#include <batchnorm/call/region.hpp>
 #include <bitset>
 #include <random>
 #include <vector>

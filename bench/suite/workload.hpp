@@ -7,8 +7,8 @@
 #include <span>
 #include <string>
 
-#include <batchnorm/cpu/tuning.hpp>
 #include <batchnorm/executor.hpp>
+#include <batchnorm/plan/tuning.hpp>
 
 #include "../rivals/rival.hpp"
 #include "errors.hpp"

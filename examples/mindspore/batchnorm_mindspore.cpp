@@ -17,7 +17,7 @@
 #include <string_view>
 #include <vector>
 
-#include <batchnorm/detail/arguments.hpp>
+#include <batchnorm/call/arguments.hpp>
 
 #include "batchnorm_c.h"
 #include "boundary.hpp"

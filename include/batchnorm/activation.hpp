@@ -6,11 +6,11 @@
 #include <type_traits>
 #include <utility>
 
-#include <batchnorm/cpu/default_mode.hpp>
-#include <batchnorm/cpu/vec.hpp>
 #include <batchnorm/detail/numbers.hpp>
 #include <batchnorm/element.hpp>
+#include <batchnorm/plan/default_mode.hpp>
 #include <batchnorm/tensor.hpp>
+#include <batchnorm/vector/vec.hpp>
 
 namespace batchnorm {
 
@@ -21,7 +21,7 @@ namespace batchnorm {
 ///
 ///   template <class V> V operator()(const V& z) const;
 ///
-/// where V is a vector of float or double (cpu/vec.hpp) of 16, 32 or 64 bytes, with + - * and comparisons. It sees the
+/// where V is a vector of float or double (vector/vec.hpp) of 16, 32 or 64 bytes, with + - * and comparisons. It sees the
 /// normalised value before its one rounding to T. Kernels call it as a constant object, on several threads at once, and copy
 /// it, often: a copy should cost little (a pointer to a table, not the table), and neither it nor the call may throw, which
 /// would end the program. Nothing else is asked: no default constructor, no assignment. Mark it BATCHNORM_INLINE, so that it

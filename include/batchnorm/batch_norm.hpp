@@ -98,7 +98,7 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
 /// was (of a NaN they are NaN, with any sign and payload); between instruction sets they differ by rounding.
 ///
 /// The operator is immutable: one object may be used by several threads at once. Its members are inlined, so that units with
-/// other flags (cpu/config.hpp) share the type and no code.
+/// other flags (vector/config.hpp) share the type and no code.
 ///
 /// @throws ShapeError   rank or an extent does not fit; the message names the argument, what was expected and what was got
 /// @throws ValueError   an option out of range, null or misaligned data, arguments that overlap; BATCHNORM_ISA or

@@ -10,7 +10,7 @@
 #include <type_traits>
 #include <vector>
 
-#include <batchnorm/detail/arguments.hpp>
+#include <batchnorm/call/arguments.hpp>
 #include <batchnorm/errors.hpp>
 #include <batchnorm/options.hpp>
 

@@ -6,8 +6,8 @@
 
 #include <string>
 
-#include <batchnorm/cpu/backward.hpp>
-#include <batchnorm/detail/arguments.hpp>
+#include <batchnorm/call/arguments.hpp>
+#include <batchnorm/call/backward.hpp>
 #include <batchnorm/moments.hpp>
 #include <batchnorm/plan/explain.hpp>
 

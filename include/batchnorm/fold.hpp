@@ -5,7 +5,7 @@
 #include <type_traits>
 #include <vector>
 
-#include <batchnorm/detail/folding.hpp>
+#include <batchnorm/call/folding.hpp>
 #include <batchnorm/tensor.hpp>
 
 namespace batchnorm {

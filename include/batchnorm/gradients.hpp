@@ -9,7 +9,7 @@
 #include <vector>
 
 #include <batchnorm/activation.hpp>
-#include <batchnorm/detail/gradient_arguments.hpp>
+#include <batchnorm/call/gradient_arguments.hpp>
 #include <batchnorm/moments.hpp>
 #include <batchnorm/options.hpp>
 

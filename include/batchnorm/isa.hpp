@@ -19,8 +19,8 @@
 #include <cpuid.h>
 #endif
 
-#include <batchnorm/cpu/config.hpp>
 #include <batchnorm/errors.hpp>
+#include <batchnorm/vector/config.hpp>
 
 namespace batchnorm {
 
@@ -99,8 +99,21 @@ constexpr Isa compiled_isa() noexcept {
 #endif
 }
 
-/// The largest instruction set that this translation unit has kernels for (BATCHNORM_ISAS in cpu/config.hpp).
+/// The largest instruction set that this translation unit has kernels for (BATCHNORM_ISAS in vector/config.hpp).
 constexpr Isa largest_isa() noexcept { return static_cast<Isa>(BATCHNORM_ISAS - 1); }
+
+namespace cpu {
+/// Whether kernels of that instruction set come in all the forms that make them fast: sums while an operation goes on
+/// (SumPlanes with a companion), several rows at a time. Those of the baseline of x86-64 do not where there is a larger set:
+/// few processors run them, and every program would compile them.
+constexpr bool is_tuned_for([[maybe_unused]] Isa isa) noexcept {
+#if defined(__x86_64__)
+  return isa > Isa::baseline || largest_isa() == Isa::baseline;
+#else
+  return true;
+#endif
+}
+}  // namespace cpu
 
 /// The instruction sets that this translation unit can run on this processor, ascending.
 inline std::vector<Isa> available_isas() {

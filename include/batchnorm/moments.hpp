@@ -10,8 +10,8 @@
 #include <string_view>
 #include <vector>
 
-#include <batchnorm/cpu/forward.hpp>
-#include <batchnorm/detail/arguments.hpp>
+#include <batchnorm/call/arguments.hpp>
+#include <batchnorm/call/forward.hpp>
 #include <batchnorm/options.hpp>
 #include <batchnorm/tensor.hpp>
 #include <batchnorm/thread_team.hpp>

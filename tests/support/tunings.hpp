@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include <batchnorm/cpu/tuning.hpp>
+#include <batchnorm/plan/tuning.hpp>
 
 // Tunings that reach with small tensors what otherwise only large ones reach. They change the time, never a bit of the result.
 namespace support {

@@ -3,7 +3,7 @@
 
 #include <batchnorm/kernel/tables.hpp>
 
-// A kernel over channels, a type of cpu/, for each instruction set, compiled or (PREFIX extern) declared.
+// A kernel over channels, a type of policy/, for each instruction set, compiled or (PREFIX extern) declared.
 #define BATCHNORM_COMPILED_KERNEL(PREFIX, ...)                                      \
   PREFIX template void cpu::run_baseline<__VA_ARGS__>(const __VA_ARGS__&) noexcept; \
   BATCHNORM_COMPILED_V3(PREFIX, __VA_ARGS__)                                        \

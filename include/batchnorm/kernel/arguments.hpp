@@ -8,9 +8,9 @@
 #include <cstddef>
 #include <cstdint>
 
-#include <batchnorm/cpu/bits.hpp>
-#include <batchnorm/cpu/geometry.hpp>
-#include <batchnorm/cpu/prefetcher.hpp>
+#include <batchnorm/plan/geometry.hpp>
+#include <batchnorm/vector/bits.hpp>
+#include <batchnorm/vector/prefetcher.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 

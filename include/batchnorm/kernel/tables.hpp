@@ -4,13 +4,13 @@
 // Tables of function pointers to kernels: a walk calls these without knowing element type, policy or instruction set. A
 // kernel is instantiated once per element type, policy and instruction set.
 
-#include <batchnorm/cpu/dispatch.hpp>
-#include <batchnorm/cpu/operate_on_planes.hpp>
-#include <batchnorm/cpu/operate_on_rows.hpp>
-#include <batchnorm/cpu/sum_columns.hpp>
-#include <batchnorm/cpu/sum_planes.hpp>
-#include <batchnorm/cpu/widen.hpp>
-#include <batchnorm/walk/channel_arrays.hpp>
+#include <batchnorm/kernel/channel_arrays.hpp>
+#include <batchnorm/kernel/dispatch.hpp>
+#include <batchnorm/kernel/operate_on_planes.hpp>
+#include <batchnorm/kernel/operate_on_rows.hpp>
+#include <batchnorm/kernel/sum_columns.hpp>
+#include <batchnorm/kernel/sum_planes.hpp>
+#include <batchnorm/kernel/widen.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
@@ -55,7 +55,6 @@ using SumBeside = void (*)(const void* summation, const PlanesToSum&, const void
 struct BesideKernels {
   SumBeside planes = nullptr, short_planes = nullptr;
 };
-
 
 namespace detail {
 

@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <atomic>
 
-#include <batchnorm/cpu/config.hpp>
-#include <batchnorm/cpu/default_mode.hpp>
-#include <batchnorm/cpu/tuning.hpp>
 #include <batchnorm/executor.hpp>
 #include <batchnorm/isa.hpp>
+#include <batchnorm/plan/default_mode.hpp>
+#include <batchnorm/plan/tuning.hpp>
+#include <batchnorm/vector/config.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 

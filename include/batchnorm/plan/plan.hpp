@@ -8,9 +8,9 @@
 #include <cstdint>
 #include <numeric>
 
-#include <batchnorm/cpu/dispatch.hpp>
-#include <batchnorm/cpu/partition.hpp>
+#include <batchnorm/isa.hpp>
 #include <batchnorm/plan/machine.hpp>
+#include <batchnorm/plan/partition.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// Kernels over channels: what follows from the moments. All arithmetic is double.
+
+#include <batchnorm/policy/block_moments.hpp>
+#include <batchnorm/policy/held.hpp>
+
+namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
+
+/// The caller's arrays over channels and the rules for them; null where absent.
+template <Element P>
+struct ChannelArguments {
+  const P* scale = nullptr;
+  const P* bias = nullptr;
+  P* batch_mean[2] = {nullptr, nullptr};
+  P* batch_variance[2] = {nullptr, nullptr};
+  P* running_mean = nullptr;
+  P* running_variance = nullptr;
+  double epsilon = 0;
+  double momentum = 0;
+  double variance_factor = 1;  // of the biased variance that enters the running one
+  bool keeps_if_not_finite = false;
+
+  /// The arguments of the channels from c on.
+  ChannelArguments at(std::int64_t c) const noexcept {
+    const auto shifted = [c](auto* p) { return p == nullptr ? p : p + c; };
+    ChannelArguments result = *this;
+    result.scale = shifted(scale);
+    result.bias = shifted(bias);
+    for (int k = 0; k < 2; ++k) {
+      result.batch_mean[k] = shifted(batch_mean[k]);
+      result.batch_variance[k] = shifted(batch_variance[k]);
+    }
+    result.running_mean = shifted(running_mean);
+    result.running_variance = shifted(running_variance);
+    return result;
+  }
+
+  /// Batch statistics of no values are 0; running statistics stay as they are.
+  void write_empty_batch(std::int64_t channels) const noexcept {
+    for (P* p : {batch_mean[0], batch_mean[1], batch_variance[0], batch_variance[1]}) {
+      if (p != nullptr) std::fill_n(p, channels, P(0));
+    }
+  }
+};
+
+/// Half the range of double lanes: the pair that P's are read and written in.
+template <int Bytes>
+struct Pair {
+  using D = vec<double, Bytes>;
+  D low, high;
+
+  static BATCHNORM_INLINE Pair broadcast(double value) { return {D::broadcast(value), D::broadcast(value)}; }
+
+  /// count of them (a whole pair at most) from p, or `absent` everywhere when p is null.
+  template <Element P>
+  static BATCHNORM_INLINE Pair load(const P* p, std::int64_t count, double absent) {
+    Pair result = broadcast(absent);
+    if (p != nullptr && count == pair_of<Bytes>) load_pair(result.low, result.high, p);
+    if (p != nullptr && count < pair_of<Bytes>) load_pair_first(result.low, result.high, p, count);
+    return result;
+  }
+
+  template <Element P>
+  BATCHNORM_INLINE void store(P* p, std::int64_t count) const {
+    if (p == nullptr) return;
+    if (count == pair_of<Bytes>) {
+      store_pair(p, low, high);
+    } else {
+      store_pair_first(p, low, high, count);
+    }
+  }
+};
+
+/// Merges moments of n_b values per channel into those of n_a, neither 0. The arrays have no room after the last channel.
+struct MergeMoments {
+  double* into[3];  // mean, mean_low, m2
+  const double* from[3];
+  std::int64_t channels;
+  double n_a, n_b;
+
+  template <int Bytes>
+  BATCHNORM_INLINE void run() const {
+    using Moments = VectorMoments<vec<double, Bytes>>;
+    for (std::int64_t c = 0; c < channels; c += pair_of<Bytes>) {
+      const std::int64_t some = (std::min)(pair_of<Bytes>, channels - c);
+      Pair<Bytes> a[3], b[3];
+      for (int k = 0; k < 3; ++k) {
+        a[k] = Pair<Bytes>::load(into[k] + c, some, 0.0);
+        b[k] = Pair<Bytes>::load(from[k] + c, some, 0.0);
+      }
+      const auto zero = Pair<Bytes>::broadcast(0.0);
+      const Moments low =
+          merged(Moments{a[0].low, a[1].low, a[2].low, zero.low}, Moments{b[0].low, b[1].low, b[2].low, zero.low}, n_a, n_b);
+      const Moments high = merged(Moments{a[0].high, a[1].high, a[2].high, zero.high},
+                                  Moments{b[0].high, b[1].high, b[2].high, zero.high}, n_a, n_b);
+      (Pair<Bytes>{low.mean, high.mean}).store(into[0] + c, some);
+      (Pair<Bytes>{low.mean_low, high.mean_low}).store(into[1] + c, some);
+      (Pair<Bytes>{low.m2 + low.m2_low, high.m2 + high.m2_low}).store(into[2] + c, some);
+    }
+  }
+};
+
+/// scale / sqrt(variance + epsilon) with one rounding (and 2^-100 more): Newton's correction of the rounded quotient and root
+/// by their exact remainders. For double; float rounds the plain quotient in double once more and needs no better.
+template <int Bytes>
+BATCHNORM_INLINE vec<double, Bytes> precise_quotient(const vec<double, Bytes>& scale, const vec<double, Bytes>& variance,
+                                                     double epsilon) {
+  using D = vec<double, Bytes>;
+  D sum, sum_lost;
+  two_sum(variance, D::broadcast(epsilon), sum, sum_lost);
+  const D root = square_root(sum);
+  const D quotient = scale / root;
+  const D root_lost = (D::zero() - remainder(root, root, sum) + sum_lost) / (root + root);
+  const D rest = D::zero() - remainder(quotient, root, scale) - quotient * root_lost;
+  const D corrected = quotient + rest / root;
+  return select(is_finite(corrected), corrected, quotient);
+}
+
+/// Constants of a channel: y = activation((x - center) * factor + offset [+ residual]), in the order center, factor, offset.
+template <class Compute>
+using NormalizationCoefficients = Coefficients<Compute, 3>;
+
+/// y of one element, and the bit that says which piece of the activation it went through.
+template <Element T, class A, bool adds_residual, bool writes_bits>
+struct Normalization {
+  static constexpr int inputs = adds_residual ? 2 : 1, outputs = 1, coefficients = 3, prefetched = 1;
+  static constexpr Bits bits = writes_bits ? Bits::written : Bits::none;
+
+  Held<A> activation;
+
+  template <class V>
+  BATCHNORM_INLINE void operator()(const V (&in)[inputs], const V (&k)[3], const MaskOf<V>&, V (&y)[1]) const {
+    V z = fma(in[0] - k[0], k[1], k[2]);
+    if constexpr (adds_residual) z = z + in[1];
+    y[0] = activated(activation.get(), z);
+  }
+  template <class V>
+  BATCHNORM_INLINE MaskOf<V> passes(const V& y) const {
+    return passes_of(activation.get(), y);
+  }
+};
+
+/// v kept within the range of Compute while `finite` is finite, so that 0 * v is 0. The choice is made of the bound: GCC 12
+/// combines the masks of nested choices lane by lane.
+template <class Compute, class D>
+BATCHNORM_INLINE D bounded(const D& v, const D& finite) {
+  const D largest = D::broadcast(static_cast<double>((std::numeric_limits<Compute>::max)()));
+  const D bound = select(is_finite(finite), largest, D::broadcast(std::numeric_limits<double>::infinity()));
+  return select(bound < v, bound, select(v < D::zero() - bound, D::zero() - bound, v));
+}
+
+/// scale / sqrt(variance + epsilon), as a double that is about to be rounded to Compute.
+template <class Compute, int Bytes>
+BATCHNORM_INLINE vec<double, Bytes> inverse_deviation_times(const vec<double, Bytes>& scale, const vec<double, Bytes>& variance,
+                                                            double epsilon) {
+  if constexpr (std::same_as<Compute, double>) return precise_quotient(scale, variance, epsilon);
+  return scale / square_root(variance + vec<double, Bytes>::broadcast(epsilon));
+}
+
+/// The same, kept finite while scale is.
+template <class Compute, int Bytes>
+BATCHNORM_INLINE vec<double, Bytes> factor_of(const vec<double, Bytes>& scale, const vec<double, Bytes>& variance,
+                                              double epsilon) {
+  return bounded<Compute>(inverse_deviation_times<Compute>(scale, variance, epsilon), scale);
+}
+
+/// factor = scale / sqrt(variance + epsilon) rounded to C, kept finite while scale is, so that 0 * factor is 0;
+/// offset = bias - (mean - center) * factor with center the mean rounded to C: the part of the mean that C cannot hold.
+template <class Compute, int Bytes>
+BATCHNORM_INLINE void store_coefficients(const NormalizationCoefficients<Compute>& to, std::int64_t c, const Pair<Bytes>& mean,
+                                         const Pair<Bytes>& mean_low, const Pair<Bytes>& variance, const Pair<Bytes>& scale,
+                                         const Pair<Bytes>& bias, double epsilon) {
+  using D = vec<double, Bytes>;
+  const auto offset_of =
+      [](const D& m, const D& m_low, const D& center, const D& factor, const D& b) __attribute__((always_inline)) {
+    return b - ((m - center) + m_low) * factor;
+  };
+  Pair<Bytes> center, factor, offset;
+  (Pair<Bytes>{mean.low + mean_low.low, mean.high + mean_low.high}).store(to.array[0] + c, pair_of<Bytes>);
+  (Pair<Bytes>{factor_of<Compute>(scale.low, variance.low, epsilon), factor_of<Compute>(scale.high, variance.high, epsilon)})
+      .store(to.array[1] + c, pair_of<Bytes>);
+  load_pair(center.low, center.high, static_cast<const Compute*>(to.array[0] + c));
+  load_pair(factor.low, factor.high, static_cast<const Compute*>(to.array[1] + c));
+  offset.low = offset_of(mean.low, mean_low.low, center.low, factor.low, bias.low);
+  offset.high = offset_of(mean.high, mean_low.high, center.high, factor.high, bias.high);
+  offset.store(to.array[2] + c, pair_of<Bytes>);
+}
+
+/// From merged moments: batch statistics, running statistics, coefficients (each where asked for).
+/// The coefficients have room for whole pairs.
+template <class Compute, Element P>
+struct FinalizeChannels {
+  MomentSums moments;
+  std::int64_t channels, count;
+  ChannelArguments<P> to;
+  NormalizationCoefficients<Compute> coefficients;
+
+  template <int Bytes>
+  BATCHNORM_INLINE void run() const {
+    using D = vec<double, Bytes>;
+    const D n = D::broadcast(static_cast<double>(count)), per_value = D::broadcast(1 / static_cast<double>(count));
+    const auto variance_of = [&](std::int64_t c) __attribute__((always_inline)) {
+      const D m2 = D::load(moments.m2 + c) + D::load(moments.m2_low + c);
+      // For float, a double rounded once more is as good, and a division is slow.
+      const D v = std::same_as<Compute, double> ? m2 / n : m2 * per_value;
+      return select(v < D::zero(), D::zero(), v);
+    };
+    for (std::int64_t c = 0; c < channels; c += pair_of<Bytes>) {
+      const std::int64_t some = (std::min)(pair_of<Bytes>, channels - c);
+      const Pair<Bytes> mean{D::load(moments.mean + c), D::load(moments.mean + c + D::lanes)};
+      const Pair<Bytes> low{D::load(moments.mean_low + c), D::load(moments.mean_low + c + D::lanes)};
+      const Pair<Bytes> variance{variance_of(c), variance_of(c + D::lanes)};
+      for (int k = 0; k < 2; ++k) {
+        if (to.batch_mean[k] != nullptr) mean.store(to.batch_mean[k] + c, some);
+        if (to.batch_variance[k] != nullptr) variance.store(to.batch_variance[k] + c, some);
+      }
+      if (to.running_mean != nullptr && to.momentum != 0) update<Bytes>(c, some, mean, variance);
+      if (coefficients.array[0] == nullptr) continue;
+      const auto scale = Pair<Bytes>::load(to.scale == nullptr ? nullptr : to.scale + c, some, 1.0);
+      const auto bias = Pair<Bytes>::load(to.bias == nullptr ? nullptr : to.bias + c, some, 0.0);
+      store_coefficients<Compute, Bytes>(coefficients, c, mean, low, {known(variance.low), known(variance.high)}, scale, bias,
+                                         to.epsilon);
+    }
+  }
+
+  /// NaN for a variance that has overflowed: the factor would be 0, and y the bias whatever x is.
+  template <class D>
+  static BATCHNORM_INLINE D known(const D& variance) {
+    return variance + (variance - variance);
+  }
+
+  /// running = (1 - momentum) * running + momentum * batch, rounded once from double.
+  template <int Bytes>
+  BATCHNORM_INLINE void update(std::int64_t c, std::int64_t some, const Pair<Bytes>& mean, const Pair<Bytes>& variance) const {
+    using D = vec<double, Bytes>;
+    const D factor = D::broadcast(to.variance_factor);
+    const Pair<Bytes> entering{variance.low * factor, variance.high * factor};
+    const auto old_mean = Pair<Bytes>::load(to.running_mean + c, some, 0.0);
+    const auto old_variance = Pair<Bytes>::load(to.running_variance + c, some, 0.0);
+    Pair<Bytes> next_mean{blend(old_mean.low, mean.low), blend(old_mean.high, mean.high)};
+    Pair<Bytes> next_variance{blend(old_variance.low, entering.low), blend(old_variance.high, entering.high)};
+    if (to.keeps_if_not_finite) {
+      keep(next_mean.low, next_variance.low, old_mean.low, old_variance.low, mean.low, entering.low);
+      keep(next_mean.high, next_variance.high, old_mean.high, old_variance.high, mean.high, entering.high);
+    }
+    next_mean.store(to.running_mean + c, some);
+    next_variance.store(to.running_variance + c, some);
+  }
+
+  template <class D>
+  BATCHNORM_INLINE D blend(const D& old, const D& batch) const {
+    if (to.momentum == 1) return batch;  // not 0 * old: the old value may be NaN
+    const D p = D::broadcast(to.momentum);
+    const D plain = (D::broadcast(1.0) - p) * old + p * batch;
+    if constexpr (std::same_as<P, double>) {
+      const D step = batch - old;
+      return select(is_finite(step), fma(p, step, old), plain);  // not where it overflows, or old is infinite
+    }
+    return plain;
+  }
+
+  template <class D>
+  BATCHNORM_INLINE void keep(D& next_mean, D& next_variance, const D& old_mean, const D& old_variance, const D& mean,
+                             const D& variance) const {
+    const D bound = D::broadcast(rounds_to_infinity<P>());
+    // One comparison for both: GCC 12 combines the masks of nested ones lane by lane.
+    const auto are_finite = select(absolute(variance) < bound, absolute(mean), bound) < bound;
+    next_mean = select(are_finite, next_mean, old_mean);
+    next_variance = select(are_finite, next_variance, old_variance);
+  }
+
+  /// The least magnitude that becomes Inf in that type.
+  template <Element Q>
+  static constexpr double rounds_to_infinity() {
+    if constexpr (std::same_as<Q, double>) return std::numeric_limits<double>::infinity();
+    if constexpr (std::same_as<Q, float>) return 0x1.ffffffp127;
+    if constexpr (std::same_as<Q, half>) return 65520.0;
+    if constexpr (std::same_as<Q, bfloat16>) return 0x1.ffp127;
+  }
+};
+
+/// Coefficients of an inference: mean and variance are constants of type P, which C holds exactly.
+template <class Compute, Element P>
+struct ConstantCoefficients {
+  const P* mean;
+  const P* variance;
+  const P* scale;
+  const P* bias;
+  double epsilon;
+  std::int64_t channels;
+  NormalizationCoefficients<Compute> coefficients;
+
+  template <int Bytes>
+  BATCHNORM_INLINE void run() const {
+    for (std::int64_t c = 0; c < channels; c += pair_of<Bytes>) {
+      const std::int64_t some = (std::min)(pair_of<Bytes>, channels - c);
+      const auto m = Pair<Bytes>::load(mean + c, some, 0.0);
+      const auto v = Pair<Bytes>::load(variance + c, some, 0.0);
+      const auto s = Pair<Bytes>::load(scale == nullptr ? nullptr : scale + c, some, 1.0);
+      const auto b = Pair<Bytes>::load(bias == nullptr ? nullptr : bias + c, some, 0.0);
+      store_coefficients<Compute, Bytes>(coefficients, c, m, Pair<Bytes>::broadcast(0.0), v, s, b, epsilon);
+      b.store(coefficients.array[2] + c, pair_of<Bytes>);  // also where an infinite mean has no difference to itself
+    }
+  }
+};
+
+}  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu
