@@ -114,7 +114,7 @@ void call_with(Wrong wrong, const Plan& plan) {
     case Wrong::mean_is_scale: options.is_training = true, mean = scale; break;
     case Wrong::batch_mean_is_variance: options.is_training = true, batch_mean = variance; break;
     case Wrong::y_shifted_in_x: y = {x.data() + 1, shape}; break;
-    case Wrong::y_over_itself: strides[0] = 1, y = with_strides(y, strides); break;
+    case Wrong::y_over_itself: strides[0] = 1 + static_cast<std::int64_t>(plan.seed % 19), y = with_strides(y, strides); break;
     case Wrong::strides_too_far: strides[0] = INT64_MAX / 2, x = with_strides(x, strides); break;
     case Wrong::mask_of_identity: mask = {reinterpret_cast<std::uint8_t*>(bias.data()), Shape{8}}; break;
   }
