@@ -63,6 +63,10 @@ ForwardCase<T, P> draw_forward(Random& random, const Plan& plan) {
   c.call.bias = draw_vector<P>(random, e.c, -1, 1);
   c.call.mean = draw_vector<P>(random, e.c, -1, 1, plan.options.is_training ? 0.15 : 0);
   if (c.call.mean) c.call.variance = draw_vector<P>(random, e.c, 0.1, 3, 0);
+  const bool is_replaced = plan.options.is_training && plan.momentum() == 1 && !c.call.x.empty();
+  if (is_replaced && c.call.mean && plan.options.not_finite == batchnorm::NotFinite::update && random.integer(0, 1) == 0) {
+    (*c.call.mean)[static_cast<std::size_t>(random.integer(0, e.c - 1))] = element<P>(std::nan(""));
+  }
   return c;
 }
 
