@@ -23,6 +23,7 @@
 #include <batchnorm/normalize.hpp>
 #include <batchnorm/options.hpp>
 #include <batchnorm/parameters.hpp>
+#include <batchnorm/prepared.hpp>
 #include <batchnorm/tensor.hpp>
 #include <batchnorm/thread_team.hpp>
 #include <batchnorm/version.hpp>

@@ -98,6 +98,38 @@ TEST(FailedAllocation, OfNormalizeLeavesItsOutput) {
       1);
 }
 
+/// A layer of the tensors' parameters, prepared for no shape.
+batchnorm::PreparedInference<float> prepared(const Tensors& t, const Shape& shape = {}) {
+  return batchnorm::PreparedInference<float>(
+      t.format, {.scale = *t.of.scale, .bias = t.bias, .mean = t.running_mean, .variance = t.running_variance}, 1e-5, shape);
+}
+
+TEST(FailedAllocation, OfAPreparedInferenceOfShortPlanesLeavesItsOutput) {
+  const Shape shape{3, 37, 3};
+  expect_failures_harmless(
+      [&] {
+        auto tensors = std::make_shared<Tensors>(shape, Format::NCHW);
+        return Subject{[tensors, layer = prepared(*tensors)] {
+                         layer(tensors->of.x_view(), tensors->tensor(tensors->y), batchnorm::Identity{}, options());
+                       },
+                       [tensors] { return tensors->state(); }};
+      },
+      1);
+}
+
+TEST(PreparedInference, AllocatesNothing) {
+  for (const auto& [shape, format] : {std::pair(Shape{1, 8}, Format::NCHW), std::pair(Shape{3, 37, 5, 7}, Format::NCHW),
+                                      std::pair(Shape{3, 37, 3}, Format::NCHW), std::pair(Shape{40, 3, 67}, Format::NHWC)}) {
+    Tensors t(shape, format);
+    const batchnorm::PreparedInference<float> layer = prepared(t, shape);
+    const auto call = [&] { layer(t.of.x_view(), t.tensor(t.y), batchnorm::Identity{}, options()); };
+    call();  // the threads of the team begin
+    const AllocationPeak peak;
+    call();
+    EXPECT_EQ(peak.bytes(), 0U) << to_string(shape);
+  }
+}
+
 TEST(FailedAllocation, OfMomentsMergeAndFinalizeLeavesWhatTheyWrite) {
   expect_harmless(
       [](Tensors& t) {

@@ -91,6 +91,11 @@ void for_each_call(Buffers<T, P>& b, const Note& note) {
     batchnorm::normalize<T, P>(x, b.format, moments, TensorView<const P>(b.scale), b.bias, 1e-5, b.out(b.y),
                                batchnorm::Identity{}, b.call);
   });
+  note("PreparedInference", [&] {
+    const batchnorm::PreparedInference<T, P> layer(b.format,
+                                                   {.scale = b.scale, .bias = b.bias, .mean = b.mean, .variance = b.variance});
+    layer(x, b.out(b.y), batchnorm::Identity{}, b.call);
+  });
   note("gradient_sums", [&] {
     sums = batchnorm::gradient_sums<T, P>(dy, x, b.format, TensorView<const P>(b.mean), batchnorm::Identity{}, b.call);
   });

@@ -180,6 +180,13 @@ class Arguments {
     return view.data();
   }
 
+  /// x has that many channels.
+  void check_channels(std::int64_t expected) const {
+    if (channels_ == expected) return;
+    fail<ShapeError>(std::string(name_of_x_) + " has " + std::to_string(channels_) + " channels, expected C = " +
+                     std::to_string(expected) + about_x());
+  }
+
   /// Both or neither.
   void check_together(std::string_view first, bool has_first, std::string_view second, bool has_second) const {
     if (has_first == has_second) return;

@@ -71,6 +71,13 @@ void sweep(const Machine& machine, const Elementwise<T, Operation>& work,
                  [&](const CoefficientArrays& to) { fill(CoefficientsOf<T, Operation>(to)); });
 }
 
+/// Only the operation, with coefficients that were computed before.
+/// @throws std::bad_alloc   where walk_prepared() allocates, and before anything is written
+template <Element T, class Operation>
+void sweep_prepared(const Machine& machine, const Elementwise<T, Operation>& work, const PreparedCoefficients& prepared) {
+  walk_prepared(machine, work_of(machine.isa, work), prepared);
+}
+
 /// A statistic and an operation that does not depend on it, block by block: what both read is read once. `fill(coefficients)`
 /// comes before, `finish(first, channels, state)` after.
 /// @throws std::bad_alloc   before anything is written

@@ -96,6 +96,13 @@ inline CoefficientArrays at(const CoefficientArrays& arrays, std::int64_t p, std
   return result;
 }
 
+/// Coefficients that outlive calls: of channels, and of positions of planes of `length` values, which repeat after `period`
+/// positions, a multiple of what all channels have, and go on for a line after it.
+struct PreparedCoefficients {
+  CoefficientArrays of_channels{}, of_positions{};
+  std::int64_t length = 1, period = 0;
+};
+
 /// Positions p in [0, count) get the coefficients of channel p / length mod channels.
 template <class Compute>
 void expand(const CoefficientArrays& from, int arrays, std::int64_t channels, std::int64_t length, const CoefficientArrays& to,

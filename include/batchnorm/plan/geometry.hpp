@@ -243,6 +243,14 @@ inline std::optional<Geometry> geometry_of(const Shape& shape, const Strides& st
   return planes->s == 1 && planes->c != 1 ? rows : planes;
 }
 
+/// What `geometry_of` finds for a dense tensor of that many elements, more than 0, in less time.
+inline Geometry dense_geometry(const Shape& shape, std::int64_t elements, Format format) noexcept {
+  const bool is_last = format == Format::NHWC || shape.rank() == 2;
+  const std::int64_t c = shape[channel_axis(shape, format)], n = is_last ? (c == 1 ? 1 : elements / c) : shape[0];
+  const std::int64_t s = elements / n / c;
+  return {s == 1 && c != 1, n, c, s};
+}
+
 /// The geometry of x and others, of which `of_x` is that of x alone; nothing where they do not lie in one layout. Where x fits
 /// both layouts that of the others decides, and masks keep the order of x alone: where that cannot be, there is none.
 inline std::optional<Geometry> geometry_of_all(const Geometry& of_x, const Shape& shape, std::span<const Strides> tensors,

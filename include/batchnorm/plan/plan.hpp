@@ -88,10 +88,15 @@ inline void plan_sums(const Machine& machine, const SummedShape& of, Plan& plan)
 /// Rows of pictures below this length are stored through the cache: the lines at both ends, stored in part, cost more.
 inline bool has_short_rows(const Geometry& g) noexcept { return g.is_of_rows() && g.s < 1024; }
 
+/// The positions after which the coefficients of one long row repeat: a multiple of `columns`, and so many that the inner loop
+/// is long; still a few KB at most of float.
+constexpr std::int64_t flat_period(std::int64_t columns) noexcept {
+  constexpr std::int64_t least = 512;
+  return columns == 0 ? 0 : detail::ceiling(least, columns) * columns;
+}
+
 /// An operation on everything.
 inline void plan_operation(const Machine& machine, const SweptShape& of, bool streams, bool is_reversed, Plan& plan) noexcept {
-  // Coefficients repeat at least so far apart: a long inner loop, and still a few KB at most of float.
-  constexpr std::int64_t least_period = 512;
   const Geometry& g = of.geometry;
   plan.workers = machine.workers(of.bytes());
   // Planes of less than a cache line are worked on position by position.
@@ -103,7 +108,7 @@ inline void plan_operation(const Machine& machine, const SweptShape& of, bool st
     // While the coefficients stay in L1 beside x, one long row is best: it has no ends, and memory is read in order.
     const std::int64_t columns = g.c * g.s, coefficient_bytes = of.coefficients * columns * of.compute_bytes;
     plan.is_flat = of.has_dense_rows && (coefficient_bytes <= 16 << 10 || columns % of.line() != 0);
-    plan.period = plan.is_flat ? detail::ceiling(least_period, columns) * columns : columns;
+    plan.period = plan.is_flat ? flat_period(columns) : columns;
     plan.task_images = (std::max<std::int64_t>)(1, task_bytes / (columns * of.value_bytes));
     plan.tasks = detail::ceiling(g.n, plan.task_images);
     return;

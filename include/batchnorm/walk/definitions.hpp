@@ -91,10 +91,7 @@ class WholeSweep {
     if (plan_.by_rows) work_.expand(coefficients(), work_.geometry.c, positions_.in(scratch_), sweep_.positions());
   }
 
-  void run_all() const noexcept {
-    const CoefficientArrays used = (plan_.by_rows ? positions_ : channels_).in(scratch_);
-    for_each(machine_, plan_.workers, plan_.tasks, [&](int, std::int64_t task) { sweep_.run_task(task, used); });
-  }
+  void run_all() const noexcept { sweep_.run_all(machine_, (plan_.by_rows ? positions_ : channels_).in(scratch_)); }
 
   /// All channels of a block.
   void run_block(const Block& block) const noexcept {
@@ -131,6 +128,22 @@ BATCHNORM_WALK void walk_operation(const Machine& machine, const Work& work, con
   in_default_mode([&] { fill(sweep.coefficients()); });
   sweep.expand();
   sweep.run_all();
+}
+
+BATCHNORM_WALK void walk_prepared(const Machine& machine, const Work& work, const PreparedCoefficients& prepared) {
+  const SweptShape shape = work.shape();
+  Plan plan = plan_of_operation(machine, shape);
+  if (plan.by_rows && work.geometry.s != prepared.length) {
+    return walk_operation(machine, work, [&](const CoefficientArrays& to) {
+      const auto bytes = static_cast<std::size_t>(work.geometry.c * work.kernels.compute_bytes);
+      for (std::size_t k = 0; k < static_cast<std::size_t>(work.kernels.coefficients); ++k) {
+        std::memcpy(to[k], prepared.of_channels[k], bytes);
+      }
+    });
+  }
+  plan.period = prepared.period;
+  const Sweep sweep(plan, work, shape);
+  sweep.run_all(machine, plan.by_rows ? prepared.of_positions : prepared.of_channels);
 }
 
 BATCHNORM_WALK void walk_sums_and_operation(const Machine& machine, Sums& sums, const Work& work, const BesideKernels& beside,

@@ -14,6 +14,11 @@ class Sweep {
   /// Positions that expanded coefficients cover: those of a period, and the line after them that a vector may begin in.
   std::int64_t positions() const noexcept { return plan_.by_rows ? plan_.period + shape_.line() : 0; }
 
+  /// All tasks of the plan, with the coefficients of all channels (by rows: of positions).
+  void run_all(const Machine& machine, const CoefficientArrays& coefficients) const noexcept {
+    for_each(machine, plan_.workers, plan_.tasks, [&](int, std::int64_t task) { run_task(task, coefficients); });
+  }
+
   /// Task `task` of the plan, with the coefficients of all channels (by rows: of positions).
   void run_task(std::int64_t task, const CoefficientArrays& coefficients) const noexcept;
 

@@ -15,6 +15,11 @@ BATCHNORM_WALK void walk_sums(const Machine& machine, const Sums& sums, const Su
 /// @throws std::bad_alloc   before anything is written
 BATCHNORM_WALK void walk_operation(const Machine& machine, const Work& work, const FillCoefficients& fill);
 
+/// Only the operation, with coefficients that were computed before. Allocates nothing where those of positions are for planes of
+/// as many values as here, or no positions are needed.
+/// @throws std::bad_alloc   before anything is written
+BATCHNORM_WALK void walk_prepared(const Machine& machine, const Work& work, const PreparedCoefficients& prepared);
+
 /// Sums, and an operation that depends on them: `finish(first, channels, state, coefficients)` turns one into the other.
 /// `in_place`: an output of the operation is an input of the sums.
 /// @throws std::bad_alloc   before anything is written
