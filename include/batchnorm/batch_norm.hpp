@@ -9,6 +9,7 @@
 #include <batchnorm/gradients.hpp>
 #include <batchnorm/normalize.hpp>
 #include <batchnorm/options.hpp>
+#include <batchnorm/statistic_view.hpp>
 
 namespace batchnorm {
 
@@ -74,7 +75,7 @@ void infer(const cpu::Machine& machine, const Arguments& arguments, const Checke
 template <Element T, ParameterOf<T> P = parameter_t<T>, Epilogue<T> E = Identity>
 void batch_norm(Format format, const Options& options, std::type_identity_t<TensorView<const T>> x,
                 std::type_identity_t<TensorView<const P>> scale, std::type_identity_t<TensorView<const P>> bias,
-                std::type_identity_t<TensorView<P>> mean, std::type_identity_t<TensorView<P>> variance,
+                std::type_identity_t<StatisticView<P>> mean, std::type_identity_t<StatisticView<P>> variance,
                 const OutputViews<T, P>& out, const E& epilogue = {}, const CallOptions& call = {});
 
 }  // namespace BATCHNORM_KERNELS
@@ -88,7 +89,7 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
 ///   mean, variance  [C], the running statistics. Inference normalises with them. Training normalises with the mean and the
 ///                   biased variance of the batch and updates them in place,
 ///                   running = (1 - momentum) * running + momentum * batch, the variance by default with the unbiased one;
-///                   there they may be absent, both together.
+///                   there they may be absent, both together. Constants serve inference alone.
 ///
 /// y may be x itself, a residual may be y itself; nothing else may overlap. Statistics are carried in double. Reads x once
 /// (twice where a channel does not fit the cache, and channels last), writes y once.
@@ -101,7 +102,8 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
 /// other flags (vector/config.hpp) share the type and no code.
 ///
 /// @throws ShapeError   rank or an extent does not fit; the message names the argument, what was expected and what was got
-/// @throws ValueError   an option out of range, null or misaligned data, arguments that overlap; BATCHNORM_ISA or
+/// @throws ValueError   an option out of range, null or misaligned data, arguments that overlap, training with constant running
+///                      statistics; BATCHNORM_ISA or
 ///                      BATCHNORM_NUM_THREADS cannot be used
 /// @throws std::bad_alloc
 ///
@@ -127,7 +129,7 @@ class BatchNorm {
   /// All five outputs, owned.
   template <Epilogue<T> E = Identity>
   BATCHNORM_INLINE Outputs<T, P> operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias,
-                                            TensorView<P> mean, TensorView<P> variance, const E& epilogue = {},
+                                            StatisticView<P> mean, StatisticView<P> variance, const E& epilogue = {},
                                             const CallOptions& call = {}) const {
     const Shape channels{arguments::channels_of(x, F)};
     Outputs<T, P> out{Tensor<T>(x.shape()), Tensor<P>(channels), Tensor<P>(channels), Tensor<P>(channels), Tensor<P>(channels)};
@@ -140,7 +142,7 @@ class BatchNorm {
   /// All outputs that `out` names, into the caller's buffers.
   template <Epilogue<T> E = Identity>
   BATCHNORM_INLINE void operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias,
-                                   TensorView<P> mean, TensorView<P> variance, const OutputViews<T, P>& out,
+                                   StatisticView<P> mean, StatisticView<P> variance, const OutputViews<T, P>& out,
                                    const E& epilogue = {}, const CallOptions& call = {}) const {
     batch_norm<T, P>(F, options_, x, scale, bias, mean, variance, out, epilogue, call);
   }
@@ -148,7 +150,7 @@ class BatchNorm {
   /// The short call: only y.
   template <Epilogue<T> E = Identity>
   BATCHNORM_INLINE Tensor<T> output_x(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias,
-                                      TensorView<P> mean, TensorView<P> variance, const E& epilogue = {},
+                                      StatisticView<P> mean, StatisticView<P> variance, const E& epilogue = {},
                                       const CallOptions& call = {}) const {
     arguments::channels_of(x, F);
     Tensor<T> y(x.shape());
@@ -217,8 +219,8 @@ struct ForwardArguments {
   Constants<P> constants;
 
   ForwardArguments(std::string_view name, Format format, const Options& options, const TensorView<const T>& x,
-                   const TensorView<const P>& scale, const TensorView<const P>& bias, const TensorView<P>& mean,
-                   const TensorView<P>& variance, const OutputViews<T, P>& out, const E& epilogue, const CallOptions& call)
+                   const TensorView<const P>& scale, const TensorView<const P>& bias, const StatisticView<P>& mean,
+                   const StatisticView<P>& variance, const OutputViews<T, P>& out, const E& epilogue, const CallOptions& call)
       : arguments(name, x, format, Replaceable::yes, output_replaces), checked(arguments, x, out.output_x, epilogue) {
     if constexpr (writes_mask) {
       arguments.check_trainable(checked.work.operation.activation.get());
@@ -234,11 +236,11 @@ struct ForwardArguments {
     arguments.check_together("mean", mean.present(), "variance", variance.present());
     if (!options.is_training) arguments.check_present("mean", mean.present(), "inference normalises with it");
     if (options.is_training) {
-      channels.running_mean = arguments.channel_vector("mean", mean);
-      channels.running_variance = arguments.channel_vector("variance", variance);
+      channels.running_mean = arguments.updated_statistic("mean", mean);
+      channels.running_variance = arguments.updated_statistic("variance", variance);
     } else {
-      constants.mean = arguments.channel_vector("mean", TensorView<const P>(mean));
-      constants.variance = arguments.channel_vector("variance", TensorView<const P>(variance));
+      constants.mean = arguments.channel_vector("mean", mean.values());
+      constants.variance = arguments.channel_vector("variance", variance.values());
     }
     channels.epsilon = options.epsilon;
     channels.momentum = momentum_of(name, options, call);
@@ -281,7 +283,7 @@ void forward(ForwardArguments<writes_mask, T, P, E>& given, const Options& optio
 template <Element T, ParameterOf<T> P, Epilogue<T> E>
 void batch_norm(Format format, const Options& options, std::type_identity_t<TensorView<const T>> x,
                 std::type_identity_t<TensorView<const P>> scale, std::type_identity_t<TensorView<const P>> bias,
-                std::type_identity_t<TensorView<P>> mean, std::type_identity_t<TensorView<P>> variance,
+                std::type_identity_t<StatisticView<P>> mean, std::type_identity_t<StatisticView<P>> variance,
                 const OutputViews<T, P>& out, const E& epilogue, const CallOptions& call) {
   constexpr std::string_view name = "batchnorm::BatchNorm";
   arguments::check_options(name, options);

@@ -107,8 +107,9 @@ PassageOf<DeviceElement<T>> passage_of(const ThroughOutput<T, A>& through, const
 template <Element T, Epilogue<T> E>
 ForwardCall<DeviceElement<T>> forward_call(arguments::Arguments& arguments, const Options& options,
                                            const TensorView<const T>& x, const TensorView<const parameter_t<T>>& scale,
-                                           const TensorView<const parameter_t<T>>& bias, const TensorView<parameter_t<T>>& mean,
-                                           const TensorView<parameter_t<T>>& variance,
+                                           const TensorView<const parameter_t<T>>& bias,
+                                           const StatisticView<parameter_t<T>>& mean,
+                                           const StatisticView<parameter_t<T>>& variance,
                                            const OutputViews<T, parameter_t<T>>& out, const E& epilogue) {
   using Parts = batchnorm::detail::EpilogueParts<E>;
   using P = parameter_t<T>;
@@ -139,12 +140,12 @@ ForwardCall<DeviceElement<T>> forward_call(arguments::Arguments& arguments, cons
   channels.variance[1] = arguments.channel_vector("reserve_space_2", out.reserve_space_2);
   arguments.check_together("mean", mean.present(), "variance", variance.present());
   if (options.is_training) {
-    channels.running_mean = arguments.channel_vector("mean", mean);
-    channels.running_variance = arguments.channel_vector("variance", variance);
+    channels.running_mean = arguments.updated_statistic("mean", mean);
+    channels.running_variance = arguments.updated_statistic("variance", variance);
   } else {
     arguments.check_present("mean", mean.present(), "inference normalises with it");
-    call.mean = arguments.channel_vector("mean", TensorView<const P>(mean));
-    call.variance = arguments.channel_vector("variance", TensorView<const P>(variance));
+    call.mean = arguments.channel_vector("mean", mean.values());
+    call.variance = arguments.channel_vector("variance", variance.values());
   }
   channels.epsilon = options.epsilon;
   channels.momentum = options.momentum;
@@ -218,8 +219,8 @@ template <Element T, Epilogue<T> E = Identity>
 void batch_norm(Format format, const Options& options, std::type_identity_t<TensorView<const T>> x,
                 std::type_identity_t<TensorView<const parameter_t<T>>> scale,
                 std::type_identity_t<TensorView<const parameter_t<T>>> bias,
-                std::type_identity_t<TensorView<parameter_t<T>>> mean,
-                std::type_identity_t<TensorView<parameter_t<T>>> variance, const OutputViews<T, parameter_t<T>>& out,
+                std::type_identity_t<StatisticView<parameter_t<T>>> mean,
+                std::type_identity_t<StatisticView<parameter_t<T>>> variance, const OutputViews<T, parameter_t<T>>& out,
                 const E& epilogue, const Workspace& workspace, Stream stream) {
   constexpr std::string_view name = "batchnorm::cuda::BatchNorm";
   arguments::check_options(name, options);
@@ -274,8 +275,8 @@ class BatchNorm {
   /// All outputs that `out` names: cuda::batch_norm().
   /// @throws ShapeError, ValueError, CudaError   as cuda::batch_norm() does
   template <Epilogue<T> E = Identity>
-  void operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias, TensorView<P> mean,
-                  TensorView<P> variance, const OutputViews<T, P>& out, const E& epilogue, const Workspace& workspace,
+  void operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias, StatisticView<P> mean,
+                  StatisticView<P> variance, const OutputViews<T, P>& out, const E& epilogue, const Workspace& workspace,
                   Stream stream) const {
     cuda::batch_norm<T>(F, options_, x, scale, bias, mean, variance, out, epilogue, workspace, stream);
   }

@@ -69,7 +69,7 @@ void merge(GradientSums& sums, MPI_Comm communicator);
 template <Element T, ParameterOf<T> P = parameter_t<T>, Epilogue<T> E = Identity>
 void batch_norm(MPI_Comm communicator, Format format, const Options& options, std::type_identity_t<TensorView<const T>> x,
                 std::type_identity_t<TensorView<const P>> scale, std::type_identity_t<TensorView<const P>> bias,
-                std::type_identity_t<TensorView<P>> mean, std::type_identity_t<TensorView<P>> variance,
+                std::type_identity_t<StatisticView<P>> mean, std::type_identity_t<StatisticView<P>> variance,
                 const OutputViews<T, P>& out, const E& epilogue = {}, const CallOptions& call = {});
 
 /// Its gradients, with the meaning of batch_norm_backward() (gradients.hpp) for the batch of all ranks.
@@ -111,7 +111,7 @@ class SyncBatchNorm {
   /// @throws ShapeError, ValueError, OtherRankError, MpiError   as mpi::batch_norm() does
   template <Epilogue<T> E = Identity>
   BATCHNORM_INLINE void operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias,
-                                   TensorView<P> mean, TensorView<P> variance, const OutputViews<T, P>& out,
+                                   StatisticView<P> mean, StatisticView<P> variance, const OutputViews<T, P>& out,
                                    const E& epilogue = {}, const CallOptions& call = {}) const {
     mpi::batch_norm<T, P>(communicator_, F, options_, x, scale, bias, mean, variance, out, epilogue, call);
   }
@@ -253,7 +253,7 @@ void backward(Exchange<GradientSums>& exchange, const arguments::Arguments& argu
 template <Element T, ParameterOf<T> P, Epilogue<T> E>
 void batch_norm(MPI_Comm communicator, Format format, const Options& options, std::type_identity_t<TensorView<const T>> x,
                 std::type_identity_t<TensorView<const P>> scale, std::type_identity_t<TensorView<const P>> bias,
-                std::type_identity_t<TensorView<P>> mean, std::type_identity_t<TensorView<P>> variance,
+                std::type_identity_t<StatisticView<P>> mean, std::type_identity_t<StatisticView<P>> variance,
                 const OutputViews<T, P>& out, const E& epilogue, const CallOptions& call) {
   constexpr std::string_view name = "batchnorm::mpi::SyncBatchNorm";
   if (!options.is_training || detail::ranks_of(communicator, name) == 1) {

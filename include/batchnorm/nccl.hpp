@@ -165,8 +165,8 @@ class SyncBatchNorm {
   /// @throws ShapeError, ValueError   as cuda::BatchNorm does; nothing is enqueued then
   /// @throws NcclError, CudaError     a call failed; what was enqueued before it runs
   template <Epilogue<T> E = Identity>
-  void operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias, TensorView<P> mean,
-                  TensorView<P> variance, const OutputViews<T, P>& out, const E& epilogue, const Workspace& workspace,
+  void operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias, StatisticView<P> mean,
+                  StatisticView<P> variance, const OutputViews<T, P>& out, const E& epilogue, const Workspace& workspace,
                   Stream stream) const {
     detail::synchronized_forward<T>(ranks_, F, options_, x, scale, bias, mean, variance, out, epilogue, workspace, stream);
   }

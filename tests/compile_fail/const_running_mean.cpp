@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
-// The running statistics are updated in place: they cannot be const.
+// What is always in training updates the running statistics: they cannot be const.
 #include <batchnorm/batchnorm.hpp>
 
-void f(batchnorm::TensorView<const float> x, batchnorm::Tensor<float>& mean, batchnorm::Tensor<float>& variance) {
-  const batchnorm::BatchNorm<float> batch_norm(true);
+void f(batchnorm::TensorView<float> x, batchnorm::Tensor<float>& mean, batchnorm::Tensor<float>& variance) {
+  const batchnorm::InPlaceBatchNorm<float> batch_norm;
 #if FORBIDDEN
   const batchnorm::Tensor<float>& running_mean = mean;
 #else
   batchnorm::Tensor<float>& running_mean = mean;
 #endif
-  batch_norm.output_x(x, nullptr, nullptr, running_mean, variance);
+  batch_norm.forward(x, nullptr, nullptr, running_mean, variance, nullptr, nullptr);
 }

@@ -18,6 +18,7 @@
 #include <batchnorm/call/region.hpp>
 #include <batchnorm/detail/numbers.hpp>
 #include <batchnorm/options.hpp>
+#include <batchnorm/statistic_view.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::arguments {
 
@@ -183,8 +184,17 @@ class Arguments {
   /// x has that many channels.
   void check_channels(std::int64_t expected) const {
     if (channels_ == expected) return;
-    fail<ShapeError>(std::string(name_of_x_) + " has " + std::to_string(channels_) + " channels, expected C = " +
-                     std::to_string(expected) + about_x());
+    fail<ShapeError>(std::string(name_of_x_) + " has " + std::to_string(channels_) +
+                     " channels, expected C = " + std::to_string(expected) + about_x());
+  }
+
+  /// A running statistic that training updates; null when it is absent.
+  template <class P>
+  P* updated_statistic(std::string_view name, const StatisticView<P>& statistic) {
+    if (statistic.is_constant()) {
+      fail<ValueError>(std::string(name) + " is constant, but training updates it; only inference takes constants");
+    }
+    return channel_vector(name, statistic.updated());
   }
 
   /// Both or neither.

@@ -42,7 +42,7 @@ using AddResidualToLeakyReluAndMask = Normalization<T, LeakyRelu, true, true>;
 
 #define BATCHNORM_COMPILED_EPILOGUE(PREFIX, T, P, ...)                                                                 \
   PREFIX template void batch_norm<T, P, __VA_ARGS__>(Format, const Options&, TensorView<const T>, TensorView<const P>, \
-                                                     TensorView<const P>, TensorView<P>, TensorView<P>,                \
+                                                     TensorView<const P>, StatisticView<P>, StatisticView<P>,          \
                                                      const OutputViews<T, P>&, const __VA_ARGS__&, const CallOptions&);
 
 /// The calls with parameters of type P and no epilogue.

@@ -49,7 +49,7 @@ void run_synchronized(const Communicator& communicator, const arguments::Argumen
 template <Element T, class Communicator, Epilogue<T> E>
 void synchronized_forward(const Communicator& communicator, Format format, const Options& options, const TensorView<const T>& x,
                           const TensorView<const parameter_t<T>>& scale, const TensorView<const parameter_t<T>>& bias,
-                          const TensorView<parameter_t<T>>& mean, const TensorView<parameter_t<T>>& variance,
+                          const StatisticView<parameter_t<T>>& mean, const StatisticView<parameter_t<T>>& variance,
                           const OutputViews<T, parameter_t<T>>& out, const E& epilogue, const Workspace& workspace,
                           Stream stream) {
   if (!options.is_training) {

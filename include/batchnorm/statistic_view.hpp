@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Running statistics as arguments: constant or not.
+
+#include <concepts>
+#include <cstddef>
+#include <utility>
+
+#include <batchnorm/tensor.hpp>
+
+namespace batchnorm {
+
+/// A running mean or variance that somebody else owns, as TensorView is a tensor: made of the same things, and of the same
+/// things where they are constant. Training writes to running statistics, so it refuses constants when it is called; inference
+/// takes both.
+template <class P>
+class StatisticView {
+ public:
+  /// Stands for an argument that is absent.
+  StatisticView() = default;
+
+  /// The same, so that a call may name it nullptr.
+  StatisticView(std::nullptr_t) noexcept {}
+
+  /// What a TensorView<P> is made of.
+  template <class R>
+    requires std::convertible_to<R, TensorView<P>> StatisticView(R&& from)
+  noexcept(noexcept(TensorView<P>(std::forward<R>(from)))) : view_(std::forward<R>(from)) {}
+
+  /// What only a TensorView<const P> is made of: a constant.
+  template <class R>
+    requires(!std::convertible_to<R, TensorView<P>> && std::convertible_to<R, TensorView<const P>>)
+  StatisticView(R&& from)
+  noexcept(noexcept(TensorView<const P>(std::forward<R>(from))))
+      : StatisticView(constant, TensorView<const P>(std::forward<R>(from))) {}
+
+  /// A dense vector.
+  StatisticView(P* data, const Shape& shape) noexcept : view_(data, shape) {}
+
+  /// A dense vector of constants.
+  template <std::same_as<const P> Q>
+  StatisticView(Q* data, const Shape& shape) noexcept : StatisticView(constant, TensorView<const P>(data, shape)) {}
+
+  /// False for a default-constructed view: the argument is absent.
+  bool present() const noexcept { return view_.present(); }
+  /// Whether training refuses it.
+  bool is_constant() const noexcept { return is_constant_; }
+  /// To read.
+  TensorView<const P> values() const noexcept { return view_; }
+  /// To write, where it is not constant.
+  TensorView<P> updated() const noexcept { return view_; }
+
+ private:
+  struct Constant {};
+  static constexpr Constant constant{};
+
+  StatisticView(Constant, const TensorView<const P>& view) noexcept : is_constant_(true) {
+    if (view.present()) view_ = TensorView<P>(const_cast<P*>(view.data()), view.shape(), view.strides());
+  }
+
+  TensorView<P> view_;
+  bool is_constant_ = false;
+};
+
+}  // namespace batchnorm
