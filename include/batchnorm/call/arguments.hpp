@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -94,9 +95,7 @@ class Arguments {
     check_size();
     if (elements_ == 0) return;
     check_data(name_of_x, x);
-    const auto geometry = cpu::geometry_of(shape_, x.strides(), format);
-    if (!geometry) refuse_strides(name_of_x, x.strides());
-    of_x_ = geometry_ = *geometry;
+    find_layout(x.strides());
     add({name_of_x, Role::input, x, replaceable});
   }
 
@@ -104,12 +103,14 @@ class Arguments {
   /// that serves both and those before, if there is one. To be called before the first of `tensor`, `mask`, `x` and `geometry`.
   template <class T>
   void fit(const TensorView<T>& view) {
-    if (!view.present() || empty() || view.shape() != shape_ || reaches_beyond_memory(view)) return;
+    if (!view.present() || empty() || view.strides() == strides_[0]) return;
+    if (view.shape() != shape_ || reaches_beyond_memory(view)) return;
     strides_[fitted_] = view.strides();
     if (!cpu::pitch_in(geometry_, shape_, view.strides(), format_)) {
       const auto of_all = cpu::geometry_of_all(of_x_, shape_, std::span(strides_).first(fitted_ + 1), format_);
       if (!of_all) return;  // `tensor` will refuse it
       geometry_ = *of_all;
+      pitch_of_x_ = cpu::pitch_in(geometry_, shape_, strides_[0], format_);
     }
     ++fitted_;
   }
@@ -131,7 +132,8 @@ class Arguments {
     }
     if (empty()) return {};
     check_data(name, view);
-    const auto pitch = cpu::pitch_in(geometry_, shape_, view.strides(), format_);
+    const bool is_as_x = view.strides() == strides_[0];
+    const auto pitch = is_as_x ? pitch_of_x_ : cpu::pitch_in(geometry_, shape_, view.strides(), format_);
     if (!pitch) refuse_strides(name, view.strides());
     add({name, role_of<T>, view, replaceable});
     return {view.data(), *pitch};
@@ -163,7 +165,7 @@ class Arguments {
   /// x, once it is known not to be empty.
   template <class T>
   cpu::Operand<T> x(const TensorView<T>& view) const noexcept {
-    return {view.data(), cpu::pitch_in(geometry_, shape_, view.strides(), format_).value_or(cpu::Pitch{})};
+    return {view.data(), pitch_of_x_.value_or(cpu::Pitch{})};
   }
 
   /// An argument of shape [C]; null when it is absent.
@@ -255,6 +257,20 @@ class Arguments {
   }
 
  private:
+  /// The layout of an x that is not empty.
+  void find_layout(const Strides& strides) {
+    if (strides == dense_strides(shape_)) {
+      geometry_ = cpu::dense_geometry(shape_, elements_, format_);
+      pitch_of_x_ = cpu::dense_pitch(geometry_);
+    } else {
+      const auto geometry = cpu::geometry_of(shape_, strides, format_);
+      if (!geometry) refuse_strides(name_of_x_, strides);
+      geometry_ = *geometry;
+      pitch_of_x_ = cpu::pitch_in(geometry_, shape_, strides, format_);
+    }
+    of_x_ = geometry_;
+  }
+
   std::string about_x() const {
     if (shape_.rank() == 0) return "";
     return " (" + std::string(name_of_x_) + " is " + batchnorm::to_string(shape_) + ", " +
@@ -349,6 +365,7 @@ class Arguments {
   std::int64_t elements_ = 0;
   std::int64_t channels_ = 0;
   cpu::Geometry of_x_, geometry_;
+  std::optional<cpu::Pitch> pitch_of_x_;  // in geometry_
   std::string_view allowed_overlap_;
   std::string_view name_of_x_ = "x";
   std::array<Region, 16> regions_;

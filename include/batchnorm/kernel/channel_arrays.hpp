@@ -111,7 +111,13 @@ void expand(const CoefficientArrays& from, int arrays, std::int64_t channels, st
     const auto* source = static_cast<const Compute*>(from[k]);
     auto* target = static_cast<Compute*>(to[k]);
     if (length == 1) {
-      for (std::int64_t p = 0; p < count; p += channels) std::copy_n(source, (std::min)(channels, count - p), target + p);
+      std::int64_t done = (std::min)(channels, count);
+      std::copy_n(source, done, target);
+      while (done < count) {
+        const std::int64_t some = (std::min)(done, count - done);
+        std::copy_n(target, some, target + done);
+        done += some;
+      }
       continue;
     }
     std::int64_t c = 0;

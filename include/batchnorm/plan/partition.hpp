@@ -81,6 +81,7 @@ inline std::int64_t super_row_of(std::int64_t c) noexcept {
     const auto waste = [c](std::int64_t rows) { return ceiling(rows * c, 16) * 16 - rows * c; };
     const bool too_few = best * c < 64;
     if (too_few || waste(k) * best < waste(best) * k) best = k;
+    if (best * c >= 64 && waste(best) == 0) break;  // nothing is better
   }
   return best;
 }

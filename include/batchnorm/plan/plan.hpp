@@ -108,7 +108,7 @@ inline void plan_operation(const Machine& machine, const SweptShape& of, bool st
     // While the coefficients stay in L1 beside x, one long row is best: it has no ends, and memory is read in order.
     const std::int64_t columns = g.c * g.s, coefficient_bytes = of.coefficients * columns * of.compute_bytes;
     plan.is_flat = of.has_dense_rows && (coefficient_bytes <= 16 << 10 || columns % of.line() != 0);
-    plan.period = plan.is_flat ? flat_period(columns) : columns;
+    plan.period = plan.is_flat ? (std::min)(flat_period(columns), g.n * columns) : columns;
     plan.task_images = (std::max<std::int64_t>)(1, task_bytes / (columns * of.value_bytes));
     plan.tasks = detail::ceiling(g.n, plan.task_images);
     return;

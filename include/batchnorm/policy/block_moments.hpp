@@ -16,12 +16,6 @@ double pivot_of(const T& x) noexcept {
   return value - value == 0 ? value : 0.0;
 }
 
-/// The element of an input.
-template <Element T>
-const T& element(const Placed<const std::byte>& x, std::int64_t n, std::int64_t c, std::int64_t s) noexcept {
-  return *reinterpret_cast<const T*>(x.at(n, c, s, sizeof(T)));
-}
-
 /// Sums of d and of d * d, d = x - pivot.
 template <Element T>
 struct MomentSummation {
@@ -275,12 +269,12 @@ struct MergeBlock {
   }
 };
 
-/// The first value of each channel in a block.
+/// The first value of each of `channels` channels from `first` on, in images from `image` on and from `position` on.
 template <Element T>
-void copy_pivots(const Inputs& in, const Block& block, std::int64_t first, std::int64_t channels, double* to) noexcept {
-  for (std::int64_t c = 0; c < channels; ++c) {
-    to[c] = pivot_of(element<T>(in[0], block.first_image, first + c, block.first_position));
-  }
+void copy_pivots(const Placed<const std::byte>& x, std::int64_t image, std::int64_t position, std::int64_t first,
+                 std::int64_t channels, double* to) noexcept {
+  const T* values = reinterpret_cast<const T*>(x.at(image, first, position, sizeof(T)));
+  for (std::int64_t c = 0; c < channels; ++c) to[c] = pivot_of(values[c * x.pitch.channel]);
 }
 
 /// Mean and squared deviations of each channel (problem.hpp says what a statistic is).
@@ -293,7 +287,7 @@ struct MomentStatistic {
 
   void begin(const Inputs& in, const Block& block, std::int64_t first, std::int64_t channels,
              const SumArrays& to) const noexcept {
-    copy_pivots<T>(in, block, first, channels, to.constant[0]);
+    copy_pivots<T>(in[0], block.first_image, block.first_position, first, channels, to.constant[0]);
   }
   void merge(Isa isa, const ChannelArrays& state_arrays, const SumArrays& sums, std::int64_t channels, std::int64_t before,
              std::int64_t count) const noexcept {
@@ -314,7 +308,7 @@ struct MomentStatistic<double> {
 
   void begin(const Inputs& in, const Block& block, std::int64_t first, std::int64_t channels,
              const SumArrays& to) const noexcept {
-    copy_pivots<double>(in, block, first, channels, to.constant[0]);
+    copy_pivots<double>(in[0], block.first_image, block.first_position, first, channels, to.constant[0]);
   }
   void refine(Isa isa, const Block& block, std::int64_t channels, const SumArrays& sums) const noexcept {
     run(isa, RefinePivots{BlockSums::plain(sums), sums.constant[1], channels, block.values()});

@@ -43,8 +43,10 @@ struct DoubleGradientStatistic {
   void begin(const Inputs& in, const Block&, std::int64_t first, std::int64_t channels, const SumArrays& to) const noexcept {
     std::copy_n(center + first, channels, to.constant[0]);
     for (std::size_t k = 1; k < 3; ++k) {
-      for (std::int64_t c = 0; c < channels; ++c) {
-        to.constant[k][c] = pivots ? pivot_of(element<T>(in[k], 0, first + c, 0)) : 0.0;
+      if (pivots) {
+        copy_pivots<T>(in[k], 0, 0, first, channels, to.constant[k]);
+      } else {
+        std::fill_n(to.constant[k], channels, 0.0);
       }
     }
   }

@@ -209,7 +209,7 @@ inline void BlockSummation::add_rows_of_block(const Pass& pass, const Block& blo
                                               const SumArrays& to, double* scratch) const noexcept {
   const std::int64_t k = sums_.partition.super_row, c = sums_.geometry.c;
   float* floats = reinterpret_cast<float*>(scratch + super_row_doubles());
-  if (k == 1) return add_rows(pass, {block.first_image, block.images, 1, first, channels}, to, floats);
+  if (k == 1 || block.images < k) return add_rows(pass, {block.first_image, block.images, 1, first, channels}, to, floats);
   const SumArrays wide = SumArrays::in(scratch, padded(k * c), pass.kernels.constants, pass.kernels.sums);
   std::fill_n(scratch, super_row_doubles(), 0.0);
   for (std::size_t j = 0; j < static_cast<std::size_t>(pass.kernels.constants); ++j) {
