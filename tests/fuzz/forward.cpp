@@ -70,19 +70,40 @@ ForwardCase<T, P> draw_forward(Random& random, const Plan& plan) {
   return c;
 }
 
+/// The tensors of a call on a stage.
+template <class T, class P>
+struct StagedTensors {
+  Placed<T>* y;
+  const Placed<T>* x;
+  const Placed<T>* residual;
+
+  StagedTensors(Stage& stage, const ForwardCase<T, P>& c)
+      : y(stage.output("output_x", c.call.shape, c.y,
+                       c.y_is_x          ? c.call.x
+                       : c.y_is_residual ? c.residual
+                                         : blank<T>(c.call.x.size()))),
+        x(c.y_is_x ? y : stage.input("x", c.call.shape, c.x, c.call.x)),
+        residual(y) {
+    if (c.epilogue != Epilogue::leaky_sum || c.y_is_residual) return;
+    residual = stage.input("residual", c.call.shape, c.residual_layout, c.residual);
+  }
+};
+
+/// call(epilogue), on a stage that is ready.
+template <class T, class P, class F>
+void with_epilogue(const ForwardCase<T, P>& c, const StagedTensors<T, P>& tensors, const F& call) {
+  if constexpr (std::is_same_v<P, batchnorm::parameter_t<T>>) {
+    if (c.epilogue == Epilogue::relu) return call(batchnorm::Relu{});
+    if (c.epilogue == Epilogue::leaky_sum) return call(LeakySum<T>{tensors.residual->view(), {c.slope}});
+  }
+  call(batchnorm::Identity{});
+}
+
 template <class T, class P>
 ForwardOutcome<T, P> run_forward(const ForwardCase<T, P>& c, const Way& way) {
   const auto size = c.call.x.size(), channels = static_cast<std::size_t>(c.call.extents().c);
   Stage stage(way.flush);
-  Placed<T>* const y = stage.output("output_x", c.call.shape, c.y,
-                                    c.y_is_x          ? c.call.x
-                                    : c.y_is_residual ? c.residual
-                                                      : blank<T>(size));
-  const Placed<T>* const x = c.y_is_x ? y : stage.input("x", c.call.shape, c.x, c.call.x);
-  const Placed<T>* residual = y;
-  if (c.epilogue == Epilogue::leaky_sum && !c.y_is_residual) {
-    residual = stage.input("residual", c.call.shape, c.residual_layout, c.residual);
-  }
+  const StagedTensors<T, P> tensors(stage, c);
   const auto *scale = stage.input("scale", c.call.scale), *bias = stage.input("bias", c.call.bias);
   Placed<P>*mean = nullptr, *variance = nullptr;
   if (c.call.mean) mean = stage.output("mean", *c.call.mean), variance = stage.output("variance", *c.call.variance);
@@ -91,21 +112,35 @@ ForwardOutcome<T, P> run_forward(const ForwardCase<T, P>& c, const Way& way) {
   for (int i = 0; i < 4; ++i) to[i] = stage.output(names[i], blank<P>(channels));
   Placed<std::uint8_t>* mask = nullptr;
   if (c.wants_mask) mask = stage.output("mask", std::vector<std::uint8_t>((size + 7) / 8, 0x5A));
-  const batchnorm::OutputViews<T, P> out{y->view(), to[0]->view(), to[1]->view(), to[2]->view(), to[3]->view(), view(mask)};
+  const batchnorm::OutputViews<T, P> out{tensors.y->view(), to[0]->view(), to[1]->view(),
+                                         to[2]->view(),     to[3]->view(), view(mask)};
   const auto options = options_of(way, c.plan->batch_number);
   stage.run([&] {
-    const auto call = [&](const auto& epilogue) {
-      batchnorm::batch_norm<T, P>(c.call.format, c.call.options, x->view(), view(scale), view(bias), view(mean), view(variance),
-                                  out, epilogue, options);
-    };
-    if constexpr (std::is_same_v<P, batchnorm::parameter_t<T>>) {
-      if (c.epilogue == Epilogue::relu) return call(batchnorm::Relu{});
-      if (c.epilogue == Epilogue::leaky_sum) return call(LeakySum<T>{residual->view(), {c.slope}});
-    }
-    call(batchnorm::Identity{});
+    with_epilogue(c, tensors, [&](const auto& epilogue) {
+      batchnorm::batch_norm<T, P>(c.call.format, c.call.options, tensors.x->view(), view(scale), view(bias), view(mean),
+                                  view(variance), out, epilogue, options);
+    });
   });
-  return {{y->values(), to[0]->values(), to[1]->values(), to[2]->values(), to[3]->values(), values(mean), values(variance)},
-          values(mask)};
+  return {
+      {tensors.y->values(), to[0]->values(), to[1]->values(), to[2]->values(), to[3]->values(), values(mean), values(variance)},
+      values(mask)};
+}
+
+/// y of the same call in inference, prepared, for the shape of x or for none.
+template <class T, class P>
+std::vector<T> run_prepared(const ForwardCase<T, P>& c, const Way& way, bool shape_is_known) {
+  Stage stage(way.flush);
+  const StagedTensors<T, P> tensors(stage, c);
+  const auto *scale = stage.input("scale", c.call.scale), *bias = stage.input("bias", c.call.bias);
+  const auto *mean = stage.input("mean", c.call.mean), *variance = stage.input("variance", c.call.variance);
+  stage.run([&] {
+    const batchnorm::PreparedInference<T, P> layer(
+        c.call.format, {.scale = view(scale), .bias = view(bias), .mean = view(mean), .variance = view(variance)},
+        c.call.options.epsilon, shape_is_known ? c.call.shape : Shape{});
+    with_epilogue(c, tensors,
+                  [&](const auto& epilogue) { layer(tensors.x->view(), tensors.y->view(), epilogue, options_of(way)); });
+  });
+  return tensors.y->values();
 }
 
 template <class T, class P>
@@ -243,6 +278,9 @@ void forward(const Plan& plan, Random& random) {
     require_y(c, got, want);
     require_mask(c, got);
     require_same(got, run_forward(c, plan.other_way));
+    if (plan.options.is_training || c.wants_mask) return;
+    fuzz::require_same("y", got.result.y, run_prepared(c, plan.other_way, random.integer(0, 1) == 0),
+                       "the operator and a prepared inference");
   });
 }
 
