@@ -133,18 +133,13 @@ BATCHNORM_INLINE vec<double, Bytes> remainder(const vec<double, Bytes>& a, const
   }
 }
 
-/// Two doubles that stand for their sum.
+/// high + low = (a + a_low) / n, to about 104 bits; exact where it is a double and a is exact. Through references: GCC 12 puts
+/// a structure of two vectors together in memory, from halves, and then waits to read the whole.
 template <class D>
-struct Twofold {
-  D high, low;
-};
-
-/// a / n, to about 104 bits; exact where it is a double and a is exact.
-template <class D>
-BATCHNORM_INLINE Twofold<D> quotient(const Twofold<D>& a, double n) {
-  const D high = a.high / D::broadcast(n);
-  const D low = (a.low - remainder(high, D::broadcast(n), a.high)) * D::broadcast(1 / n);
-  return {high, select(is_finite(low), low, D::zero())};
+BATCHNORM_INLINE void quotient(const D& a, const D& a_low, double n, D& high, D& low) {
+  high = a / D::broadcast(n);
+  low = (a_low - remainder(high, D::broadcast(n), a)) * D::broadcast(1 / n);
+  low = select(is_finite(low), low, D::zero());
 }
 
 /// A mean of n values as a pair, without what only roundings have left in it: next to a mean or a step of size v these are a
@@ -152,11 +147,14 @@ BATCHNORM_INLINE Twofold<D> quotient(const Twofold<D>& a, double n) {
 /// not matter: either the deviation is more than |mean| / n, or all values are multiples of 2^-53 |mean|, and their mean of
 /// 2^-53 |mean| / n. Nor does 2^-90 of the step, which is at most sqrt(2 n) deviations.
 template <class D>
-BATCHNORM_INLINE Twofold<D> settled(const Twofold<D>& mean, const D& step, double n) {
-  const D size = absolute(mean.high), of_step = D::broadcast(0x1p-90) * absolute(step);
-  const D of_mean = D::broadcast(0x1p-56 / n) * size;
+BATCHNORM_INLINE D settled_high(const D& mean, const D& step) {
+  return select(absolute(mean) <= D::broadcast(0x1p-90) * absolute(step), D::zero(), mean);
+}
+template <class D>
+BATCHNORM_INLINE D settled_low(const D& mean, const D& mean_low, const D& step, double n) {
+  const D of_step = D::broadcast(0x1p-90) * absolute(step), of_mean = D::broadcast(0x1p-56 / n) * absolute(mean);
   const D bound = select(of_mean < of_step, of_step, of_mean);
-  return {select(size <= of_step, D::zero(), mean.high), select(absolute(mean.low) <= bound, D::zero(), mean.low)};
+  return select(absolute(mean_low) <= bound, D::zero(), mean_low);
 }
 
 /// Moves the pivots to the means: the second pass over a block of double then sums small deviations only. They go to within a
@@ -209,15 +207,15 @@ BATCHNORM_INLINE VectorMoments<D> merged(const VectorMoments<D>& a, const Vector
   difference_low = difference_low + (b.mean_low - a.mean_low);
   const D delta = difference + difference_low;
   const D times_b = difference * count;
-  const Twofold<D> step = quotient<D>({times_b, remainder(difference, count, times_b) + difference_low * count}, n);
+  D step, step_low;
+  quotient(times_b, remainder(difference, count, times_b) + difference_low * count, n, step, step_low);
   VectorMoments<D> result;
-  two_sum(a.mean, step.high, mean, lost);
-  two_sum(mean, lost + (a.mean_low + step.low), result.mean, result.mean_low);
-  const Twofold<D> whole = settled<D>({result.mean, result.mean_low}, delta, n);
+  two_sum(a.mean, step, mean, lost);
+  two_sum(mean, lost + (a.mean_low + step_low), result.mean, result.mean_low);
+  result.mean_low = settled_low(result.mean, result.mean_low, delta, n);
   // A mean that is not finite: Inf stays Inf among finite blocks and meets -Inf as NaN, as in a plain sum.
   const D plain = a.mean * D::broadcast(n_a / n) + b.mean * D::broadcast(n_b / n);
-  result.mean = select(is_finite(result.mean), whole.high, plain);
-  result.mean_low = whole.low;
+  result.mean = select(is_finite(result.mean), settled_high(result.mean, delta), plain);
   two_sum(a.m2, (b.m2 + b.m2_low) + delta * delta * product, result.m2, lost);
   result.m2_low = a.m2_low + lost;
   return result;
@@ -236,20 +234,20 @@ struct MergeBlock {
     using D = vec<double, Bytes>;
     const double n_a = static_cast<double>(before), n_b = static_cast<double>(count);
     for (std::int64_t c = 0; c < channels; c += D::lanes) {
-      const D sum = D::load(block.sum + c);
-      Twofold<D> s{sum, D::zero()};
+      const D plain_sum = D::load(block.sum + c);
+      D sum = plain_sum, sum_low = D::zero();
       if (block.lost != nullptr) {  // of an infinite sum NaN is lost
-        two_sum(sum, select(is_finite(sum), D::load(block.lost + c), D::zero()), s.high, s.low);
+        two_sum(plain_sum, select(is_finite(plain_sum), D::load(block.lost + c), D::zero()), sum, sum_low);
       }
-      const Twofold<D> offset = quotient(s, n_b);
-      D mean, lost;
+      D offset, offset_low, mean, lost;
+      quotient(sum, sum_low, n_b, offset, offset_low);
       VectorMoments<D> b;
-      two_sum(D::load(block.pivot + c), offset.high, mean, lost);
-      two_sum(mean, lost + offset.low, b.mean, b.mean_low);
-      b.mean_low = settled<D>({b.mean, b.mean_low}, offset.high, n_b).low;
+      two_sum(D::load(block.pivot + c), offset, mean, lost);
+      two_sum(mean, lost + offset_low, b.mean, b.mean_low);
+      b.mean_low = settled_low(b.mean, b.mean_low, offset, n_b);
       // A sum of squares that has overflowed among finite values is Inf, not Inf - Inf; NaN where their sum is not finite.
       const D squares = D::load(block.sum_sq + c);
-      b.m2 = select(is_finite(squares), squares - s.high * offset.high, squares + (s.high - s.high));
+      b.m2 = select(is_finite(squares), squares - sum * offset, squares + (sum - sum));
       b.m2_low = D::zero();
       store(c, before == 0 ? b : merged(load<D>(c), b, n_a, n_b));
     }
