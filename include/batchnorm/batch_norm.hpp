@@ -13,6 +13,16 @@
 
 namespace batchnorm {
 
+/// What the operator reads, by name; BatchNorm says what each is.
+template <Element T, ParameterOf<T> P>
+struct InputViews {
+  TensorView<const T> x;        ///< [N, C, spatial...] or [N, spatial..., C]
+  TensorView<const P> scale{};  ///< [C], may be absent (1)
+  TensorView<const P> bias{};   ///< [C], may be absent (0)
+  StatisticView<P> mean{};      ///< [C] the running mean: read in inference, updated in training
+  StatisticView<P> variance{};  ///< [C] the running variance, likewise
+};
+
 /// The five outputs of the operator.
 template <Element T, ParameterOf<T> P>
 struct Outputs {
@@ -147,6 +157,20 @@ class BatchNorm {
     batch_norm<T, P>(F, options_, x, scale, bias, mean, variance, out, epilogue, call);
   }
 
+  /// The same with named arguments: norm({.x = x, .scale = scale, .bias = bias, .mean = mean, .variance = variance}).
+  template <Epilogue<T> E = Identity>
+  BATCHNORM_INLINE Outputs<T, P> operator()(const InputViews<T, P>& in, const E& epilogue = {},
+                                            const CallOptions& call = {}) const {
+    return (*this)(in.x, in.scale, in.bias, in.mean, in.variance, epilogue, call);
+  }
+
+  /// All outputs that `out` names, with named arguments.
+  template <Epilogue<T> E = Identity>
+  BATCHNORM_INLINE void operator()(const InputViews<T, P>& in, const OutputViews<T, P>& out, const E& epilogue = {},
+                                   const CallOptions& call = {}) const {
+    (*this)(in.x, in.scale, in.bias, in.mean, in.variance, out, epilogue, call);
+  }
+
   /// The short call: only y.
   template <Epilogue<T> E = Identity>
   BATCHNORM_INLINE Tensor<T> output_x(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias,
@@ -178,6 +202,21 @@ class BatchNorm {
     batch_norm_backward<T, P>(F, options_, dy, x, scale, mean, variance, out, through, call);
   }
 
+  /// The same with named arguments, since dy and x are of one type, and so are scale, mean and variance:
+  /// norm.backward({.dy = dy, .x = x, .scale = scale, .mean = mean, .variance = variance}, {.dx = dx}).
+  template <GradientPath<T> G = Identity>
+  BATCHNORM_INLINE Gradients<T, P> backward(const GradientInputViews<T, P>& in, const G& through = {},
+                                            const CallOptions& call = {}) const {
+    return backward(in.dy, in.x, in.scale, in.mean, in.variance, through, call);
+  }
+
+  /// All gradients that `out` names, with named arguments.
+  template <GradientPath<T> G = Identity>
+  BATCHNORM_INLINE void backward(const GradientInputViews<T, P>& in, const GradientViews<T, P>& out, const G& through = {},
+                                 const CallOptions& call = {}) const {
+    backward(in.dy, in.x, in.scale, in.mean, in.variance, out, through, call);
+  }
+
   /// The gradients of sum(ddx * dx) + sum(ddscale * dscale) + sum(ddbias * dbias) by x, dy and scale, owned:
   /// batch_norm_double_backward() says how.
   BATCHNORM_INLINE DoubleGradients<T, P> double_backward(TensorView<const T> x, TensorView<const T> dy,
@@ -197,6 +236,18 @@ class BatchNorm {
                                         TensorView<const P> ddscale, TensorView<const P> ddbias,
                                         const DoubleGradientViews<T, P>& out, const CallOptions& call = {}) const {
     batch_norm_double_backward<T, P>(F, options_, x, dy, scale, mean, variance, ddx, ddscale, ddbias, out, call);
+  }
+
+  /// The same with named arguments.
+  BATCHNORM_INLINE DoubleGradients<T, P> double_backward(const DoubleGradientInputViews<T, P>& in,
+                                                         const CallOptions& call = {}) const {
+    return double_backward(in.x, in.dy, in.scale, in.mean, in.variance, in.ddx, in.ddscale, in.ddbias, call);
+  }
+
+  /// All that `out` names, with named arguments.
+  BATCHNORM_INLINE void double_backward(const DoubleGradientInputViews<T, P>& in, const DoubleGradientViews<T, P>& out,
+                                        const CallOptions& call = {}) const {
+    double_backward(in.x, in.dy, in.scale, in.mean, in.variance, in.ddx, in.ddscale, in.ddbias, out, call);
   }
 
  private:

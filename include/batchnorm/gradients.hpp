@@ -20,6 +20,29 @@ namespace batchnorm {
 template <class G, class T>
 concept GradientPath = detail::IsGradientPath<G, T>::value;
 
+/// What the gradients are computed from, by name: batch_norm_backward() says what each is.
+template <Element T, ParameterOf<T> P>
+struct GradientInputViews {
+  TensorView<const T> dy;          ///< the shape of x
+  TensorView<const T> x;           ///< [N, C, spatial...] or [N, spatial..., C]
+  TensorView<const P> scale{};     ///< [C], may be absent (1)
+  TensorView<const P> mean{};      ///< [C] training: reserve_space_1; inference: the running mean
+  TensorView<const P> variance{};  ///< [C] training: reserve_space_2; inference: the running variance
+};
+
+/// What the double gradients are computed from, by name: batch_norm_double_backward() says what each is.
+template <Element T, ParameterOf<T> P>
+struct DoubleGradientInputViews {
+  TensorView<const T> dy;          ///< the shape of x
+  TensorView<const T> x;           ///< [N, C, spatial...] or [N, spatial..., C]
+  TensorView<const P> scale{};     ///< [C], may be absent (1)
+  TensorView<const P> mean{};      ///< [C] training: reserve_space_1; inference: the running mean
+  TensorView<const P> variance{};  ///< [C] training: reserve_space_2; inference: the running variance
+  TensorView<const T> ddx{};       ///< the shape of x, may be absent (0)
+  TensorView<const P> ddscale{};   ///< [C], may be absent (0)
+  TensorView<const P> ddbias{};    ///< [C], may be absent (0)
+};
+
 /// The gradients of the operator.
 template <Element T, ParameterOf<T> P>
 struct Gradients {
