@@ -131,11 +131,19 @@ class Tensor {
         size_(std::exchange(other.size_, 0)),
         data_(std::exchange(other.data_, nullptr)) {}
 
-  /// Takes the memory of the other, which was copied or moved before.
-  Tensor& operator=(Tensor other) noexcept {
-    std::swap(shape_, other.shape_);
-    std::swap(size_, other.size_);
-    std::swap(data_, other.data_);
+  // Two operators: one that takes a copy of its argument would not throw itself, and what has a tensor as a member would seem
+  // not to either.
+
+  /// A copy of the elements.
+  /// @throws std::bad_alloc   and this tensor is as it was
+  Tensor& operator=(const Tensor& other) { return *this = Tensor(other); }
+
+  /// Takes the memory of the other, which is left without elements.
+  Tensor& operator=(Tensor&& other) noexcept {
+    Tensor taken(std::move(other));
+    std::swap(shape_, taken.shape_);
+    std::swap(size_, taken.size_);
+    std::swap(data_, taken.data_);
     return *this;
   }
 

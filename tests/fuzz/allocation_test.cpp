@@ -117,8 +117,38 @@ TEST(FailedAllocation, OfAPreparedInferenceOfShortPlanesLeavesItsOutput) {
       1);
 }
 
+// The implicit assignment of a class with tensors as members was noexcept, so that a failure ended the program.
+TEST(FailedAllocation, OfAssignedParametersIsCaught) {
+  static_assert(!std::is_nothrow_copy_assignable_v<batchnorm::Parameters<float>>);
+  static_assert(!std::is_nothrow_copy_assignable_v<batchnorm::Outputs<float, float>>);
+  static_assert(!std::is_nothrow_copy_assignable_v<batchnorm::PreparedInference<float>>);
+  static_assert(std::is_nothrow_move_assignable_v<batchnorm::Parameters<float>>);
+  static_assert(std::is_nothrow_move_assignable_v<batchnorm::PreparedInference<float>>);
+  batchnorm::Parameters<float> layer(3);
+  const batchnorm::Parameters<float> larger(900);
+  EXPECT_EQ(with_each_allocation_failing([&] { layer = larger; }, [](long) {}), 4);
+  EXPECT_EQ(layer.channels(), 900);
+}
+
+TEST(FailedAllocation, OfAnAssignedPreparedInferenceLeavesIt) {
+  const Tensors small({3, 5, 4}, Format::NCHW), large({3, 900, 4}, Format::NCHW);
+  const auto assigned = prepared(large);
+  auto layer = prepared(small);
+  std::vector<float> want(small.of.x.size()), got(want.size());
+  layer(small.of.x_view(), {want.data(), small.shape});
+  const long failures = with_each_allocation_failing([&] { layer = assigned; },
+                                                     [&](long) {
+                                                       EXPECT_EQ(layer.channels(), 5);
+                                                       layer(small.of.x_view(), {got.data(), small.shape});
+                                                       EXPECT_EQ(bytes_of(got), bytes_of(want));
+                                                     });
+  EXPECT_EQ(failures, 1);
+  EXPECT_EQ(layer.channels(), 900);
+}
+
 TEST(PreparedInference, AllocatesNothing) {
-  for (const auto& [shape, format] : {std::pair(Shape{1, 8}, Format::NCHW), std::pair(Shape{3, 37, 5, 7}, Format::NCHW),
+  for (const auto& [shape, format] : {std::pair(Shape{7, 1}, Format::NCHW), std::pair(Shape{2, 3, 1}, Format::NHWC),
+                                      std::pair(Shape{1, 8}, Format::NCHW), std::pair(Shape{3, 37, 5, 7}, Format::NCHW),
                                       std::pair(Shape{3, 37, 3}, Format::NCHW), std::pair(Shape{40, 3, 67}, Format::NHWC)}) {
     Tensors t(shape, format);
     const batchnorm::PreparedInference<float> layer = prepared(t, shape);
