@@ -69,8 +69,19 @@ TEST(ConstantStatistics, ComeFromWhateverTensorsComeFrom) {
   expect(constant_m, constant_v, true);
   const std::array<float, 3> array_m{mean[0], mean[1], mean[2]}, array_v{variance[0], variance[1], variance[2]};
   expect(array_m, array_v, true);
+  const batchnorm::Strides strides{1};
+  expect({mean.data(), channels, strides}, {variance.data(), channels, strides}, false);
+  expect({layer.mean.data(), channels, strides}, {layer.variance.data(), channels, strides}, true);
+  EXPECT_FALSE(StatisticView<float>(layer.mean).updated().present());
   EXPECT_FALSE(StatisticView<float>(nullptr).present());
   EXPECT_FALSE(StatisticView<float>().present());
+}
+
+TEST(ConstantStatistics, MayBeAbsentInTraining) {
+  const Layer layer;
+  const StatisticView<float> absent(TensorView<const float>{});
+  EXPECT_FALSE(absent.is_constant());
+  EXPECT_EQ(BatchNorm<float>(true)(layer.x, nullptr, nullptr, absent, absent).batch_mean.size(), 3);
 }
 
 TEST(ConstantStatistics, AreRefusedByTrainingBeforeAnythingIsWritten) {

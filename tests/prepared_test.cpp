@@ -182,6 +182,20 @@ TEST(PreparedInference, IsRefreshed) {
   EXPECT_EQ(layer.format(), Format::NCHW);
 }
 
+TEST(PreparedInference, HasNoChannelsOnceItWasMovedFrom) {
+  const auto call = ordinary_call<float, float>({4, 9, 5}, Format::NCHW, false);
+  PreparedInference<float> layer(Format::NCHW, parameters_of(call), call.options.epsilon);
+  PreparedInference<float> moved = std::move(layer);
+  EXPECT_TRUE(same_bits(prepared(moved, call, batchnorm::Identity{}, {}), operated(call, batchnorm::Identity{}, {})));
+  EXPECT_EQ(layer.channels(), 0);  // NOLINT(bugprone-use-after-move)
+  EXPECT_EQ(message_of<ShapeError>([&] { prepared(layer, call, batchnorm::Identity{}, {}); }),
+            "batchnorm::PreparedInference: x has 9 channels, expected C = 0 (x is [4, 9, 5], NCHW)");
+  EXPECT_EQ(message_of<ShapeError>([&] { layer.refresh(parameters_of(call)); }),
+            "batchnorm::PreparedInference: mean has 9 elements, expected C = 0");
+  layer = moved;
+  EXPECT_TRUE(same_bits(prepared(layer, call, batchnorm::Identity{}, {}), operated(call, batchnorm::Identity{}, {})));
+}
+
 TEST(PreparedInference, StaysAsItWasWhereARefreshFails) {
   const auto call = ordinary_call<float, float>({4, 9, 5}, Format::NCHW, false);
   PreparedInference<float> layer(Format::NCHW, parameters_of(call));
@@ -211,6 +225,14 @@ TEST(PreparedInference, SaysWhatIsWrongWithItsParameters) {
   const std::string name = "batchnorm::PreparedInference: ";
   EXPECT_EQ(message_of<ValueError>(made({.variance = four})), name + "mean is absent, inference normalises with it");
   EXPECT_EQ(message_of<ValueError>(made({.mean = four})), name + "variance is absent, inference normalises with it");
+  EXPECT_EQ(message_of<ValueError>(made({.variance = four}, 1e-5, {2, 4, 3})),
+            name + "mean is absent, inference normalises with it");
+  for (const std::int64_t many : {std::int64_t{1} << 62, std::int64_t{INT64_MAX}, (std::int64_t{1} << 53) + 1}) {
+    EXPECT_EQ(message_of<ShapeError>(made({.mean = {four.data(), Shape{many}}, .variance = {four.data(), Shape{many}}})),
+              name + "mean has more than 2^53 elements or channels");
+  }
+  EXPECT_EQ(message_of<ShapeError>(made({.mean = four, .variance = four}, 1e-5, {std::int64_t{1} << 52, 4, 1})),
+            name + "x has more than 2^53 elements or channels");
   EXPECT_EQ(message_of<ShapeError>(made({.scale = five, .mean = four, .variance = four})),
             name + "scale has 5 elements, expected C = 4");
   EXPECT_EQ(message_of<ShapeError>(made({.mean = {four.data(), Shape{2, 2}}, .variance = four})),
@@ -260,6 +282,8 @@ TEST(PreparedInference, FindsTheGeometryOfDenseTensors) {
     ASSERT_EQ(std::tuple(got.channels_last, got.n, got.c, got.s, got.run, got.rows, got.in_mask),
               std::tuple(want->channels_last, want->n, want->c, want->s, want->run, want->rows, want->in_mask))
         << to_string(shape) << " " << to_string(format);
+    ASSERT_EQ(batchnorm::cpu::dense_pitch(got),
+              *batchnorm::cpu::pitch_in(*want, shape, batchnorm::dense_strides(shape), format));
   }
 }
 

@@ -13,7 +13,7 @@
 
 namespace batchnorm {
 
-/// What the operator reads, by name; BatchNorm says what each is.
+/// What the operator reads, by name; BatchNorm says what each is. Name no temporary in one that you keep: these are views.
 template <Element T, ParameterOf<T> P>
 struct InputViews {
   TensorView<const T> x;        ///< [N, C, spatial...] or [N, spatial..., C]
@@ -113,8 +113,7 @@ void batch_norm(Format format, const Options& options, std::type_identity_t<Tens
 ///
 /// @throws ShapeError   rank or an extent does not fit; the message names the argument, what was expected and what was got
 /// @throws ValueError   an option out of range, null or misaligned data, arguments that overlap, training with constant running
-///                      statistics; BATCHNORM_ISA or
-///                      BATCHNORM_NUM_THREADS cannot be used
+///                      statistics; BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be used
 /// @throws std::bad_alloc
 ///
 /// On every exception all outputs and running statistics are as they were.

@@ -20,7 +20,8 @@ namespace batchnorm {
 template <class G, class T>
 concept GradientPath = detail::IsGradientPath<G, T>::value;
 
-/// What the gradients are computed from, by name: batch_norm_backward() says what each is.
+/// What the gradients are computed from, by name: batch_norm_backward() says what each is. Name no temporary in one that you
+/// keep: these are views.
 template <Element T, ParameterOf<T> P>
 struct GradientInputViews {
   TensorView<const T> dy;          ///< the shape of x
@@ -30,7 +31,8 @@ struct GradientInputViews {
   TensorView<const P> variance{};  ///< [C] training: reserve_space_2; inference: the running variance
 };
 
-/// What the double gradients are computed from, by name: batch_norm_double_backward() says what each is.
+/// What the double gradients are computed from, by name: batch_norm_double_backward() says what each is. In the order of
+/// GradientInputViews, which is not that of the function's arguments: write the names.
 template <Element T, ParameterOf<T> P>
 struct DoubleGradientInputViews {
   TensorView<const T> dy;          ///< the shape of x

@@ -11,6 +11,8 @@ namespace batchnorm {
 /// The parameters of an inference, each [C], by name, since all four have one type:
 ///
 ///     {.scale = scale, .bias = bias, .mean = mean, .variance = variance}
+///
+/// Views: what they are made from must live as long as they are used, so name no temporary in one that you keep.
 template <Element P>
 struct InferenceParameters {
   TensorView<const P> scale{};     ///< may be absent: 1
@@ -21,7 +23,7 @@ struct InferenceParameters {
 
 namespace detail {
 
-/// What a prepared inference keeps.
+/// What a prepared inference keeps. One that was moved from has no channels.
 template <class Compute>
 struct PreparedState {
   Format format = Format::NCHW;
@@ -30,6 +32,26 @@ struct PreparedState {
   std::int64_t length = 1;  ///< values of a plane that the coefficients of positions are for
   std::int64_t period = 0;  ///< positions after which those repeat
   Tensor<Compute> memory;   ///< coefficients of channels, then of positions
+
+  PreparedState() = default;
+  PreparedState(const PreparedState&) = default;
+  PreparedState(PreparedState&& other) noexcept { swap(other); }
+  PreparedState& operator=(const PreparedState& other) { return *this = PreparedState(other); }
+  PreparedState& operator=(PreparedState&& other) noexcept {
+    PreparedState taken(std::move(other));
+    swap(taken);
+    return *this;
+  }
+  ~PreparedState() = default;
+
+  void swap(PreparedState& other) noexcept {
+    std::swap(format, other.format);
+    std::swap(epsilon, other.epsilon);
+    std::swap(channels, other.channels);
+    std::swap(length, other.length);
+    std::swap(period, other.period);
+    std::swap(memory, other.memory);
+  }
 };
 
 }  // namespace detail
@@ -56,11 +78,13 @@ void infer_prepared(const batchnorm::detail::PreparedState<compute_t<T>>& state,
 ///     const PreparedInference<float> layer(Format::NHWC, {.scale = scale, .bias = bias, .mean = mean, .variance = variance});
 ///     layer(x, y);
 ///
-/// The results are those of BatchNorm, bit for bit. A call neither divides nor takes roots, and allocates in one case alone:
-/// the planes of an NCHW tensor are shorter than 64 bytes, and their shape was not given to the constructor.
+/// The results are those of BatchNorm, bit for bit, on the instruction set that was active when the object was made or
+/// refreshed. A call computes no root and no quotient. It allocates only where planes of less than 64 bytes do not lie as those
+/// of a dense tensor of the shape that the constructor was given, and where it is the first to need the default team of
+/// threads.
 ///
 /// The object keeps a copy of what it needs, so the parameters may change or go. Nothing but refresh() changes it: one object
-/// may be used by several threads at once. It copies and moves; an object that was moved from must not be called.
+/// may be used by several threads at once. It copies and moves; one that was moved from has no channels.
 template <Element T, ParameterOf<T> P = parameter_t<T>>
 class PreparedInference {
  public:
@@ -132,6 +156,12 @@ struct PreparedArrays {
   }
 };
 
+inline void check_prepared_size(std::string_view name, std::int64_t elements) {
+  if (elements <= batchnorm::detail::most_elements) return;
+  batchnorm::detail::fail<ShapeError>(std::string(name_of_prepared) + ": " + std::string(name) +
+                                      " has more than 2^53 elements or channels");
+}
+
 /// Values of a plane of that shape where planes are so short that coefficients are kept for positions, otherwise 1.
 template <Element T>
 std::int64_t prepared_length(const Shape& shape, Format format, std::int64_t channels) {
@@ -143,43 +173,62 @@ std::int64_t prepared_length(const Shape& shape, Format format, std::int64_t cha
   if (shape.rank() < 2 || shape.rank() > 5) refuse("rank ", shape.rank(), ", expected 2 to 5");
   const std::int64_t elements = element_count(shape, name_of_prepared, "x"), given = shape[cpu::channel_axis(shape, format)];
   if (given != channels) refuse("", given, " channels, expected C = " + std::to_string(channels));
-  if (elements == 0 || format == Format::NHWC) return 1;
-  const std::int64_t length = elements / shape[0] / channels;
+  check_prepared_size("x", elements);
+  if (elements == 0) return 1;
+  const std::int64_t length = cpu::dense_geometry(shape, elements, format).s;
   return length * static_cast<std::int64_t>(sizeof(T)) < 64 ? length : 1;
+}
+
+/// The parameters, checked; null where absent.
+template <Element P>
+struct PreparedParameters {
+  const P *scale, *bias, *mean, *variance;
+
+  PreparedParameters(std::int64_t channels, const InferenceParameters<P>& parameters) {
+    Arguments arguments(name_of_prepared, channels);
+    arguments.check_present("mean", parameters.mean.present(), "inference normalises with it");
+    arguments.check_present("variance", parameters.variance.present(), "inference normalises with it");
+    mean = arguments.channel_vector("mean", parameters.mean);
+    variance = arguments.channel_vector("variance", parameters.variance);
+    scale = arguments.channel_vector("scale", parameters.scale);
+    bias = arguments.channel_vector("bias", parameters.bias);
+  }
+};
+
+template <Element P, class Compute>
+void compute(batchnorm::detail::PreparedState<Compute>& state, const PreparedParameters<P>& given) {
+  const Isa isa = active_isa();
+  if (state.channels == 0) return;
+  const cpu::PreparedCoefficients arrays = PreparedArrays(state).in(state);
+  cpu::in_default_mode([&] {
+    cpu::run(isa, cpu::ConstantCoefficients<Compute, P>{given.mean, given.variance, given.scale, given.bias, state.epsilon,
+                                                        state.channels,
+                                                        cpu::NormalizationCoefficients<Compute>(arrays.of_channels)});
+  });
+  cpu::expand<Compute>(arrays.of_channels, PreparedArrays::count, state.channels, state.length, arrays.of_positions,
+                       state.period + 64);
 }
 
 template <Element T, ParameterOf<T> P>
 batchnorm::detail::PreparedState<compute_t<T>> prepare(Format format, const InferenceParameters<P>& parameters, double epsilon,
                                                        const Shape& shape) {
   check_epsilon(name_of_prepared, epsilon);
-  batchnorm::detail::PreparedState<compute_t<T>> state{.format = format, .epsilon = epsilon, .memory = {}};
+  batchnorm::detail::PreparedState<compute_t<T>> state;
+  state.format = format;
+  state.epsilon = epsilon;
   if (parameters.mean.present()) state.channels = element_count(parameters.mean.shape(), name_of_prepared, "mean");
+  check_prepared_size("mean", state.channels);
+  const PreparedParameters<P> given(state.channels, parameters);
   state.length = prepared_length<T>(shape, format, state.channels);
   state.period = cpu::flat_period(state.channels * state.length);
   state.memory = Tensor<compute_t<T>>(Shape{PreparedArrays(state).elements()});
-  refresh<T, P>(state, parameters);
+  compute(state, given);
   return state;
 }
 
 template <Element T, ParameterOf<T> P>
 void refresh(batchnorm::detail::PreparedState<compute_t<T>>& state, const InferenceParameters<P>& parameters) {
-  using Compute = compute_t<T>;
-  Arguments arguments(name_of_prepared, state.channels);
-  arguments.check_present("mean", parameters.mean.present(), "inference normalises with it");
-  arguments.check_present("variance", parameters.variance.present(), "inference normalises with it");
-  const P* scale = arguments.channel_vector("scale", parameters.scale);
-  const P* bias = arguments.channel_vector("bias", parameters.bias);
-  const P* mean = arguments.channel_vector("mean", parameters.mean);
-  const P* variance = arguments.channel_vector("variance", parameters.variance);
-  const Isa isa = active_isa();
-  if (state.channels == 0) return;
-  const cpu::PreparedCoefficients arrays = PreparedArrays(state).in(state);
-  cpu::in_default_mode([&] {
-    cpu::run(isa, cpu::ConstantCoefficients<Compute, P>{mean, variance, scale, bias, state.epsilon, state.channels,
-                                                        cpu::NormalizationCoefficients<Compute>(arrays.of_channels)});
-  });
-  cpu::expand<Compute>(arrays.of_channels, PreparedArrays::count, state.channels, state.length, arrays.of_positions,
-                       state.period + 64);
+  compute(state, PreparedParameters<P>(state.channels, parameters));
 }
 
 /// The number of elements in the plain case that needs no further check: x and y are of one shape, without gaps, of that many
@@ -208,6 +257,7 @@ void infer_prepared(const batchnorm::detail::PreparedState<compute_t<T>>& state,
                     const TensorView<T>& y, const E& epilogue, const CallOptions& call) {
   using Checked = NormalizeArguments<T, E>;
   typename Checked::Work work{};
+  const cpu::Machine machine = machine_of(call);
   const std::int64_t elements = Checked::Parts::adds_residual ? 0 : plain_elements(x, y, state.format, state.channels);
   if (elements > 0) {
     work.operation.activation = Checked::Parts::activation(epilogue);
@@ -221,7 +271,7 @@ void infer_prepared(const batchnorm::detail::PreparedState<compute_t<T>>& state,
     arguments.check_overlap();
     if (arguments.empty()) return;
   }
-  cpu::sweep_prepared(machine_of(call), work, PreparedArrays(state).in(state));
+  cpu::sweep_prepared(machine, work, PreparedArrays(state).in(state));
 }
 
 }  // namespace arguments

@@ -12,8 +12,8 @@
 
 namespace batchnorm {
 
-/// A running mean or variance that somebody else owns, as TensorView is a tensor: made of the same things, and of the same
-/// things where they are constant. Training writes to running statistics, so it refuses constants when it is called; inference
+/// A running mean or variance that somebody else owns. It is made from whatever a TensorView<P> is made from, and from the same
+/// where its elements are const. Training writes to running statistics, so it refuses constants when it is called; inference
 /// takes both.
 template <class P>
 class StatisticView {
@@ -39,9 +39,17 @@ class StatisticView {
   /// A dense vector.
   StatisticView(P* data, const Shape& shape) noexcept : view_(data, shape) {}
 
+  /// The element of index i is data[i * strides[0]].
+  StatisticView(P* data, const Shape& shape, const Strides& strides) noexcept : view_(data, shape, strides) {}
+
   /// A dense vector of constants.
   template <std::same_as<const P> Q>
   StatisticView(Q* data, const Shape& shape) noexcept : StatisticView(constant, TensorView<const P>(data, shape)) {}
+
+  /// The same with strides.
+  template <std::same_as<const P> Q>
+  StatisticView(Q* data, const Shape& shape, const Strides& strides) noexcept
+      : StatisticView(constant, TensorView<const P>(data, shape, strides)) {}
 
   /// False for a default-constructed view: the argument is absent.
   bool present() const noexcept { return view_.present(); }
@@ -49,14 +57,14 @@ class StatisticView {
   bool is_constant() const noexcept { return is_constant_; }
   /// To read.
   TensorView<const P> values() const noexcept { return view_; }
-  /// To write, where it is not constant.
-  TensorView<P> updated() const noexcept { return view_; }
+  /// To write; absent where it is constant.
+  TensorView<P> updated() const noexcept { return is_constant_ ? TensorView<P>() : view_; }
 
  private:
   struct Constant {};
   static constexpr Constant constant{};
 
-  StatisticView(Constant, const TensorView<const P>& view) noexcept : is_constant_(true) {
+  StatisticView(Constant, const TensorView<const P>& view) noexcept : is_constant_(view.present()) {
     if (view.present()) view_ = TensorView<P>(const_cast<P*>(view.data()), view.shape(), view.strides());
   }
 

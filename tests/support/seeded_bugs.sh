@@ -31,6 +31,15 @@ read_list() {
     esac
   done < "$list"
   ((${#names[@]} == ${#files[@]})) || fail "${list##*/}: a bug has no file, or two"
+  # Of all of them, also where a few are tried: code changes, and the list with it.
+  local i content rest
+  for i in "${!names[@]}"; do
+    content=$(< "$headers/${files[i]}")
+    rest=${content#*"${texts[i]}"}
+    if [[ -z ${texts[i]} || $rest == "$content" || $rest == *"${texts[i]}"* ]]; then
+      fail "${list##*/}: the text of '${names[i]}' does not occur exactly once in ${files[i]}"
+    fi
+  done
 }
 
 # seed NUMBER: applies the bug, builds and runs. The verdict goes to its folder.

@@ -14,8 +14,9 @@
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
 /// Applies an operation to rows whose position p has the coefficients of position (p mod period): period a multiple of the
-/// channels. The coefficients hold `period` positions and then the first line_of<T> again; period >= line_of<T>, or no row is
-/// longer than the period.
+/// positions of all channels. The coefficients hold `period` positions and then the first line_of<T> again; period >=
+/// line_of<T>, or no row is longer than the period.
+///
 /// Without streaming, a few rows at a time share what is loaded of the coefficients, where their first outputs begin at the
 /// same place of a cache line. Streaming: non-temporal stores of whole cache lines; the first and last line of a row are stored
 /// in part. `ahead` is prefetched into the second-level cache. Kernels that are not `is_tuned` take the rows one by one, and do

@@ -15,8 +15,8 @@ BATCHNORM_WALK void walk_sums(const Machine& machine, const Sums& sums, const Su
 /// @throws std::bad_alloc   before anything is written
 BATCHNORM_WALK void walk_operation(const Machine& machine, const Work& work, const FillCoefficients& fill);
 
-/// Only the operation, with coefficients that were computed before. Allocates nothing where those of positions are for planes of
-/// as many values as here, or no positions are needed.
+/// Only the operation, with coefficients that were computed before. Allocates nothing where the coefficients of positions were
+/// prepared for planes of this length, or no positions are needed.
 /// @throws std::bad_alloc   before anything is written
 BATCHNORM_WALK void walk_prepared(const Machine& machine, const Work& work, const PreparedCoefficients& prepared);
 
