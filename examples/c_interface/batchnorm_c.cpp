@@ -2,6 +2,7 @@
 
 #include "batchnorm_c.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <span>
@@ -35,12 +36,19 @@ constexpr std::size_t first_size_of(const batchnorm_backward_arguments*) {
 constexpr std::size_t first_size_of(const batchnorm_double_backward_arguments*) {
   return offsetof(batchnorm_double_backward_arguments, dscale) + sizeof(batchnorm_vector);
 }
+constexpr std::size_t first_size_of(const batchnorm_prepare_arguments*) {
+  return offsetof(batchnorm_prepare_arguments, epsilon) + sizeof(double);
+}
+constexpr std::size_t first_size_of(const batchnorm_infer_arguments*) {
+  return offsetof(batchnorm_infer_arguments, team) + sizeof(void*);
+}
 
 // A structure grows by fields, not into padding, whose bytes nobody sets.
 template <class Structure>
 constexpr bool ends_without_padding = first_size_of(static_cast<const Structure*>(nullptr)) == sizeof(Structure);
 static_assert(ends_without_padding<batchnorm_options> && ends_without_padding<batchnorm_forward_arguments>);
 static_assert(ends_without_padding<batchnorm_backward_arguments> && ends_without_padding<batchnorm_double_backward_arguments>);
+static_assert(ends_without_padding<batchnorm_prepare_arguments> && ends_without_padding<batchnorm_infer_arguments>);
 
 constexpr Code<batchnorm::Format> formats[] = {{BATCHNORM_NCHW, batchnorm::Format::NCHW, "NCHW"},
                                                {BATCHNORM_NHWC, batchnorm::Format::NHWC, "NHWC"}};
@@ -50,6 +58,10 @@ constexpr Code<batchnorm::RunningVariance> running_variances[] = {
     {BATCHNORM_BIASED, batchnorm::RunningVariance::biased, "biased"}};
 constexpr Code<batchnorm::NotFinite> not_finites[] = {{BATCHNORM_NOT_FINITE_UPDATES, batchnorm::NotFinite::update, "updates"},
                                                       {BATCHNORM_NOT_FINITE_KEEPS, batchnorm::NotFinite::keep, "keeps"}};
+
+constexpr Code<Activation> activations[] = {{BATCHNORM_NO_ACTIVATION, Activation::none, "none"},
+                                            {BATCHNORM_RELU, Activation::relu, "ReLU"},
+                                            {BATCHNORM_LEAKY_RELU, Activation::leaky_relu, "leaky ReLU"}};
 
 void set_options(std::string_view call, Setting& setting, const batchnorm_options* given) {
   const batchnorm_options options =
@@ -93,6 +105,63 @@ batchnorm_status run(std::string_view call, std::string_view name, const batchno
   });
 }
 
+/// What preparing and refreshing have in common. The shape has as many channels as the longest vector: only where none has an
+/// element, NULL is a vector of no channels.
+Setting setting_of(std::string_view call, const batchnorm_prepare_arguments& arguments) {
+  const std::int64_t channels = std::max(
+      {std::int64_t{0}, arguments.scale.length, arguments.bias.length, arguments.mean.length, arguments.variance.length});
+  return {.name = call,
+          .format = value_of(call, "format", arguments.format, formats),
+          .shape = batchnorm::Shape{1, channels},
+          .options = {},
+          .call = {}};
+}
+
+void run_prepare(const batchnorm_prepare_arguments* given, batchnorm_prepared** prepared) {
+  constexpr std::string_view call = "batchnorm_prepare";
+  const auto arguments = read(call, "prepare_arguments", given, first_size_of(given));
+  check_address(call, "prepared", prepared);
+  const Setting setting = setting_of(call, arguments);
+  batchnorm::Shape known;
+  if (arguments.rank != 0 || arguments.shape != nullptr) known = shape_of(call, arguments.rank, arguments.shape);
+  with_types(call, arguments.type, arguments.parameter_type, [&]<class T, class P>(Types<T, P>) {
+    *prepared = c_interface::prepare<T, P>(setting, known, arguments).release();
+  });
+}
+
+void run_refresh(batchnorm_prepared* prepared, const batchnorm_prepare_arguments* given) {
+  constexpr std::string_view call = "batchnorm_refresh";
+  check_address(call, "prepared", prepared);
+  const auto arguments = read(call, "prepare_arguments", given, first_size_of(given));
+  const Setting setting = setting_of(call, arguments);
+  const auto check_same = [&](std::string_view what, std::string_view now, std::string_view before) {
+    if (now != before)
+      refuse(call, std::string(what) + " is " + std::string(now) + ", it was prepared with " + std::string(before));
+  };
+  with_types(call, arguments.type, arguments.parameter_type, [&]<class T, class P>(Types<T, P>) {
+    check_same("type", batchnorm::element_name<T>(), prepared->type());
+    check_same("parameter_type", batchnorm::element_name<P>(), prepared->parameter_type());
+  });
+  check_same("format", to_string(setting.format), to_string(prepared->format()));
+  prepared->refresh(setting, arguments);
+}
+
+void run_infer(const batchnorm_prepared* prepared, const batchnorm_infer_arguments* given) {
+  constexpr std::string_view call = "batchnorm_infer";
+  check_address(call, "prepared", prepared);
+  const auto arguments = read(call, "infer_arguments", given, first_size_of(given));
+  const Activation activation = value_of(call, "activation", arguments.activation, activations);
+  if (activation != Activation::leaky_relu && arguments.slope != 0)
+    refuse(call, "slope is not 0, it is that of leaky ReLU alone");
+  Setting setting{.name = call,
+                  .format = prepared->format(),
+                  .shape = shape_of(call, arguments.rank, arguments.shape),
+                  .options = {},
+                  .call = {}};
+  if (arguments.team != nullptr) setting.call.executor = &arguments.team->team;
+  prepared->infer(setting, activation, arguments);
+}
+
 std::string_view or_empty(const char* text) { return text == nullptr ? std::string_view() : text; }
 
 }  // namespace
@@ -121,6 +190,20 @@ batchnorm_status batchnorm_double_backward(const batchnorm_options* options,
                             c_interface::double_backward<T, P>(setting, given);
                           });
 }
+
+batchnorm_status batchnorm_prepare(const batchnorm_prepare_arguments* arguments, batchnorm_prepared** prepared) noexcept {
+  return guarded([&] { c_interface::run_prepare(arguments, prepared); });
+}
+
+batchnorm_status batchnorm_refresh(batchnorm_prepared* prepared, const batchnorm_prepare_arguments* arguments) noexcept {
+  return guarded([&] { c_interface::run_refresh(prepared, arguments); });
+}
+
+batchnorm_status batchnorm_infer(const batchnorm_prepared* prepared, const batchnorm_infer_arguments* arguments) noexcept {
+  return guarded([&] { c_interface::run_infer(prepared, arguments); });
+}
+
+void batchnorm_destroy_prepared(batchnorm_prepared* prepared) noexcept { delete prepared; }
 
 const char* batchnorm_last_error() noexcept { return c_interface::last_error; }
 

@@ -87,11 +87,17 @@ enum { BATCHNORM_UNBIASED = 0, BATCHNORM_BIASED = 1 };
 /* What a channel whose batch mean or variance is NaN or infinite does to its running statistics: they take it in, or keep. */
 enum { BATCHNORM_NOT_FINITE_UPDATES = 0, BATCHNORM_NOT_FINITE_KEEPS = 1 };
 
+/* What is done to the normalised value: nothing, max(0, .), or a factor (slope) where it is negative. */
+enum { BATCHNORM_NO_ACTIVATION = 0, BATCHNORM_RELU = 1, BATCHNORM_LEAKY_RELU = 2 };
+
 /* The most that struct_size may be. */
 enum { BATCHNORM_LARGEST_STRUCT_SIZE = 4096 };
 
 /* Threads that calls share; a call that finds them busy runs on its own thread. */
 typedef struct batchnorm_thread_team batchnorm_thread_team;
+
+/* An inference with fixed statistics: what does not depend on x was computed once. */
+typedef struct batchnorm_prepared batchnorm_prepared;
 
 /* How to compute. Begin with batchnorm_default_options(). */
 typedef struct batchnorm_options {
@@ -177,6 +183,29 @@ typedef struct batchnorm_double_backward_arguments {
   batchnorm_vector dscale;                /* optional */
 } batchnorm_double_backward_arguments;
 
+/* Arguments of batchnorm_prepare and batchnorm_refresh. C is the length of mean. */
+typedef struct batchnorm_prepare_arguments {
+  size_t struct_size; /* sizeof(batchnorm_prepare_arguments) */
+  int32_t type, parameter_type, format, rank;
+  const int64_t* shape;                  /* [rank] of x, where it is known; x may have another one with C channels. Otherwise
+                                            NULL, and rank is 0 */
+  batchnorm_const_vector scale, bias;    /* each optional: 1 and 0 */
+  batchnorm_const_vector mean, variance; /* the running statistics */
+  double epsilon;                        /* in (0, 1] */
+} batchnorm_prepare_arguments;
+
+/* Arguments of batchnorm_infer. */
+typedef struct batchnorm_infer_arguments {
+  size_t struct_size; /* sizeof(batchnorm_infer_arguments) */
+  int32_t rank, activation;
+  const int64_t* shape; /* [rank] */
+  batchnorm_const_tensor x;
+  batchnorm_const_tensor residual; /* optional: added before the activation */
+  batchnorm_tensor output_x;       /* y; may be x or the residual, with the same strides */
+  double slope;                    /* of BATCHNORM_LEAKY_RELU, otherwise 0 */
+  batchnorm_thread_team* team;     /* NULL: the threads of the library */
+} batchnorm_infer_arguments;
+
 /* Inference with epsilon 1e-5, momentum 0.1. */
 static inline batchnorm_options batchnorm_default_options(void) {
   batchnorm_options options;
@@ -204,6 +233,22 @@ static inline batchnorm_backward_arguments batchnorm_no_backward_arguments(void)
 
 static inline batchnorm_double_backward_arguments batchnorm_no_double_backward_arguments(void) {
   batchnorm_double_backward_arguments arguments;
+  memset(&arguments, 0, sizeof arguments);
+  arguments.struct_size = sizeof arguments;
+  return arguments;
+}
+
+/* An inference with epsilon 1e-5, of a shape that is not known. */
+static inline batchnorm_prepare_arguments batchnorm_no_prepare_arguments(void) {
+  batchnorm_prepare_arguments arguments;
+  memset(&arguments, 0, sizeof arguments);
+  arguments.struct_size = sizeof arguments;
+  arguments.epsilon = 1e-5;
+  return arguments;
+}
+
+static inline batchnorm_infer_arguments batchnorm_no_infer_arguments(void) {
+  batchnorm_infer_arguments arguments;
   memset(&arguments, 0, sizeof arguments);
   arguments.struct_size = sizeof arguments;
   return arguments;
@@ -246,6 +291,32 @@ BATCHNORM_C_API batchnorm_status batchnorm_backward(const batchnorm_options* opt
  */
 BATCHNORM_C_API batchnorm_status batchnorm_double_backward(
     const batchnorm_options* options, const batchnorm_double_backward_arguments* arguments) BATCHNORM_C_NOEXCEPT;
+
+/*
+ * Inference with fixed statistics, prepared once for any number of calls:
+ *
+ *   y[n,c,s] = activation(scale[c] * (x[n,c,s] - mean[c]) / sqrt(variance[c] + epsilon) + bias[c] [+ residual[n,c,s]])
+ *
+ * The bits are those of batchnorm_forward on the instruction set that was active when it was prepared. It keeps a copy of what
+ * it needs: the vectors may change or go. A call computes no root and no quotient, and allocates only where planes of less than
+ * 64 bytes do not lie as those of a dense tensor of the shape that it was prepared for.
+ */
+BATCHNORM_C_API batchnorm_status batchnorm_prepare(const batchnorm_prepare_arguments* arguments,
+                                                   batchnorm_prepared** prepared) BATCHNORM_C_NOEXCEPT;
+
+/*
+ * Takes other vectors, of as many channels. type, parameter_type and format must be those that it was prepared with; rank,
+ * shape and epsilon are not looked at, and stay. No call may be using it.
+ */
+BATCHNORM_C_API batchnorm_status batchnorm_refresh(batchnorm_prepared* prepared,
+                                                   const batchnorm_prepare_arguments* arguments) BATCHNORM_C_NOEXCEPT;
+
+/* y from x. Several threads may call it at once. */
+BATCHNORM_C_API batchnorm_status batchnorm_infer(const batchnorm_prepared* prepared,
+                                                 const batchnorm_infer_arguments* arguments) BATCHNORM_C_NOEXCEPT;
+
+/* No call may be using it. NULL is let pass. */
+BATCHNORM_C_API void batchnorm_destroy_prepared(batchnorm_prepared* prepared) BATCHNORM_C_NOEXCEPT;
 
 /*
  * What the last call of this thread that returned another status than BATCHNORM_OK had to say; "" when there was none. Cut

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <memory>
 #include <string_view>
 
 #include <batchnorm/batch_norm.hpp>
+#include <batchnorm/prepared.hpp>
 
 #include "batchnorm_c.h"
 
@@ -13,6 +15,9 @@ namespace c_interface {
 
 using batchnorm::Element;
 using batchnorm::ParameterOf;
+
+/// What follows x in an inference.
+enum class Activation { none, relu, leaky_relu };
 
 /// What all calls have beside their pointers, checked.
 struct Setting {
@@ -31,5 +36,29 @@ void backward(const Setting& setting, const batchnorm_backward_arguments& argume
 
 template <Element T, ParameterOf<T> P>
 void double_backward(const Setting& setting, const batchnorm_double_backward_arguments& arguments);
+
+}  // namespace c_interface
+
+/// An inference of some types.
+struct batchnorm_prepared {
+  batchnorm_prepared() = default;
+  batchnorm_prepared(const batchnorm_prepared&) = delete;
+  batchnorm_prepared& operator=(const batchnorm_prepared&) = delete;
+  virtual ~batchnorm_prepared() = default;
+
+  virtual batchnorm::Format format() const noexcept = 0;
+  virtual std::string_view type() const noexcept = 0;
+  virtual std::string_view parameter_type() const noexcept = 0;
+  virtual void refresh(const c_interface::Setting& setting, const batchnorm_prepare_arguments& arguments) = 0;
+  virtual void infer(const c_interface::Setting& setting, c_interface::Activation activation,
+                     const batchnorm_infer_arguments& arguments) const = 0;
+};
+
+namespace c_interface {
+
+/// The shape of the setting has C channels; `known` is that of x, or of rank 0.
+template <Element T, ParameterOf<T> P>
+std::unique_ptr<batchnorm_prepared> prepare(const Setting& setting, const batchnorm::Shape& known,
+                                            const batchnorm_prepare_arguments& arguments);
 
 }  // namespace c_interface

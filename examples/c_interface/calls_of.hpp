@@ -40,10 +40,63 @@ void double_backward(const Setting& setting, const batchnorm_double_backward_arg
       setting.call);
 }
 
+template <Element T, ParameterOf<T> P>
+batchnorm::InferenceParameters<P> parameters_of(const Setting& setting, const batchnorm_prepare_arguments& a) {
+  const Views view(setting);
+  return {.scale = view.vector<const P>("scale", a.scale),
+          .bias = view.vector<const P>("bias", a.bias),
+          .mean = view.vector<const P>("mean", a.mean),
+          .variance = view.vector<const P>("variance", a.variance)};
+}
+
+template <Element T, ParameterOf<T> P>
+class Prepared final : public batchnorm_prepared {
+ public:
+  Prepared(const Setting& setting, const batchnorm::Shape& known, const batchnorm_prepare_arguments& a)
+      : layer_(setting.format, parameters_of<T, P>(setting, a), a.epsilon, known) {}
+
+  batchnorm::Format format() const noexcept override { return layer_.format(); }
+  std::string_view type() const noexcept override { return batchnorm::element_name<T>(); }
+  std::string_view parameter_type() const noexcept override { return batchnorm::element_name<P>(); }
+
+  void refresh(const Setting& setting, const batchnorm_prepare_arguments& a) override {
+    layer_.refresh(parameters_of<T, P>(setting, a));
+  }
+
+  void infer(const Setting& setting, Activation activation, const batchnorm_infer_arguments& a) const override {
+    switch (activation) {
+      case Activation::none: return infer(setting, batchnorm::Identity{}, a);
+      case Activation::relu: return infer(setting, batchnorm::Relu{}, a);
+      case Activation::leaky_relu: return infer(setting, batchnorm::LeakyRelu{a.slope}, a);
+    }
+  }
+
+ private:
+  template <class A>
+  void infer(const Setting& setting, const A& activation, const batchnorm_infer_arguments& a) const {
+    const Views view(setting);
+    const auto x = view.tensor<const T>("x", a.x);
+    const auto residual = view.optional_tensor<const T>("residual", a.residual);
+    const auto y = view.tensor<T>("output_x", a.output_x);
+    if (!residual.present()) return layer_(x, y, activation, setting.call);
+    layer_(x, y, batchnorm::AddResidual<T, A>{residual, activation}, setting.call);
+  }
+
+  batchnorm::PreparedInference<T, P> layer_;
+};
+
+template <Element T, ParameterOf<T> P>
+std::unique_ptr<batchnorm_prepared> prepare(const Setting& setting, const batchnorm::Shape& known,
+                                            const batchnorm_prepare_arguments& arguments) {
+  return std::make_unique<Prepared<T, P>>(setting, known, arguments);
+}
+
 }  // namespace c_interface
 
-/// Compiles the three calls for one pair of types.
-#define BATCHNORM_C_CALLS(T, P)                                                                   \
-  template void c_interface::forward<T, P>(const Setting&, const batchnorm_forward_arguments&);   \
-  template void c_interface::backward<T, P>(const Setting&, const batchnorm_backward_arguments&); \
-  template void c_interface::double_backward<T, P>(const Setting&, const batchnorm_double_backward_arguments&);
+/// Compiles the calls for one pair of types.
+#define BATCHNORM_C_CALLS(T, P)                                                                                    \
+  template void c_interface::forward<T, P>(const Setting&, const batchnorm_forward_arguments&);                    \
+  template void c_interface::backward<T, P>(const Setting&, const batchnorm_backward_arguments&);                  \
+  template void c_interface::double_backward<T, P>(const Setting&, const batchnorm_double_backward_arguments&);    \
+  template std::unique_ptr<batchnorm_prepared> c_interface::prepare<T, P>(const Setting&, const batchnorm::Shape&, \
+                                                                          const batchnorm_prepare_arguments&);

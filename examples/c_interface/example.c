@@ -71,6 +71,28 @@ static batchnorm_status infer(int64_t length_of_variance) {
   return batchnorm_forward(NULL, &forward);
 }
 
+/* The same, prepared once: y, and then y after ReLU. */
+static int infer_prepared(void) {
+  batchnorm_prepare_arguments prepare = batchnorm_no_prepare_arguments();
+  prepare.type = BATCHNORM_FLOAT;
+  prepare.mean = (batchnorm_const_vector){mean, LENGTH(mean)};
+  prepare.variance = (batchnorm_const_vector){variance, LENGTH(variance)};
+  batchnorm_prepared* prepared = NULL;
+  if (!is_ok(batchnorm_prepare(&prepare, &prepared))) return 0;
+  batchnorm_infer_arguments arguments = batchnorm_no_infer_arguments();
+  arguments.rank = LENGTH(shape);
+  arguments.shape = shape;
+  arguments.x = (batchnorm_const_tensor){.data = x, .length = LENGTH(x)};
+  arguments.output_x = (batchnorm_tensor){.data = y, .length = LENGTH(y)};
+  int all_ok = is_ok(batchnorm_infer(prepared, &arguments));
+  printf("prepared: y %.4f", y[0]);
+  arguments.activation = BATCHNORM_RELU;
+  all_ok = is_ok(batchnorm_infer(prepared, &arguments)) && all_ok;
+  printf(", with ReLU %.4f\n", y[0]);
+  batchnorm_destroy_prepared(prepared);
+  return all_ok;
+}
+
 int main(void) {
   for (int i = 0; i < SIZE; ++i) {
     x[i] = (float)(i % 7);
@@ -85,6 +107,8 @@ int main(void) {
          dbias[0]);
   if (!is_ok(infer(C))) return 1;
   printf("running mean %.4f, variance %.4f, y %.4f\n", mean[0], variance[0], y[0]);
+
+  if (!infer_prepared()) return 1;
 
   if (infer(C - 1) != BATCHNORM_SHAPE_ERROR) return 1;
   printf("too short: %s\n", batchnorm_last_error());
