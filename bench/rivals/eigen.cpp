@@ -33,7 +33,11 @@ class EigenExpression final : public Rival {
         mean_(channels_),
         variance_(channels_),
         factor_(channels_),
-        slope_(channels_) {}
+        slope_(channels_) {
+    if (operation_ != Operation::inference_prepared) return;
+    factor_ = given(buffers_.scale) * (given(buffers_.variance) + static_cast<T>(buffers_.epsilon)).rsqrt();
+    slope_ = given(buffers_.bias) - given(buffers_.mean) * factor_;
+  }
 
   std::string name() const override { return eigen_version(); }
 
@@ -41,6 +45,7 @@ class EigenExpression final : public Rival {
     switch (operation_) {
       case Operation::training: return train();
       case Operation::backward: return backward();
+      case Operation::inference_prepared: return scale_and_shift();
       default: return normalize(given(buffers_.mean), given(buffers_.variance));
     }
   }
@@ -81,6 +86,12 @@ class EigenExpression final : public Rival {
     factor_ = given(buffers_.scale) * (variance + static_cast<T>(buffers_.epsilon)).rsqrt();
     for (Eigen::Index n = 0; n < images_; ++n) {
       image(buffers_.y, n) = ((image(buffers_.x, n).rowwise() - mean).rowwise() * factor_).rowwise() + given(buffers_.bias);
+    }
+  }
+
+  void scale_and_shift() {
+    for (Eigen::Index n = 0; n < images_; ++n) {
+      image(buffers_.y, n) = (image(buffers_.x, n).rowwise() * factor_).rowwise() + slope_;
     }
   }
 
@@ -125,7 +136,7 @@ std::unique_ptr<Rival> expression(const Problem& problem, const Buffers& buffers
 
 void offer_eigen(const Problem& problem, const Buffers& buffers, Offers& offers) {
   if (problem.operation != Operation::training && problem.operation != Operation::inference &&
-      problem.operation != Operation::backward) {
+      problem.operation != Operation::backward && problem.operation != Operation::inference_prepared) {
     return;
   }
   if (problem.type == ElementType::float32) offers.push_back(expression<float>(problem, buffers));

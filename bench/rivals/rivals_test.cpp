@@ -143,17 +143,22 @@ double tolerance_of(ElementType type) {
   return 0;
 }
 
+/// The operation of the naive loop that comes before ReLU.
 Operation without_relu(Operation operation) {
-  return operation == Operation::training_relu    ? Operation::training
-         : operation == Operation::inference_relu ? Operation::inference
-         : operation == Operation::backward_relu  ? Operation::backward
-                                                  : operation;
+  switch (operation) {
+    case Operation::training_relu: return Operation::training;
+    case Operation::inference_relu:
+    case Operation::inference_prepared: return Operation::inference;
+    case Operation::backward_relu: return Operation::backward;
+    default: return operation;
+  }
 }
 
 /// What the naive loop makes of a problem.
 void run_naive(Case& expected) {
   bench::Problem plain = expected.problem;
-  const bool has_relu = plain.operation != without_relu(plain.operation);
+  const bool is_prepared = plain.operation == Operation::inference_prepared;
+  const bool has_relu = !is_prepared && plain.operation != without_relu(plain.operation);
   plain.operation = without_relu(plain.operation);
   const auto naive = std::move(bench::rivals_of(plain, expected.buffers()).front());
   if (has_relu && plain.operation == Operation::backward) {
@@ -219,7 +224,7 @@ int main() {
   const std::vector<bench::Extents> shapes = {{37, 24},    {2, 3, 5, 7},     {4, 16, 8, 8},
                                               {3, 32, 50}, {2, 16, 3, 4, 5}, {2, 20, 2, 3, 4}};
   for (const auto operation : {Operation::training, Operation::inference, Operation::backward, Operation::training_relu,
-                               Operation::inference_relu, Operation::backward_relu}) {
+                               Operation::inference_relu, Operation::inference_prepared, Operation::backward_relu}) {
     for (const auto type : {ElementType::float32, ElementType::float64, ElementType::half, ElementType::bfloat16}) {
       for (const auto layout : {Layout::nchw, Layout::nhwc}) {
         for (const auto& shape : shapes) {

@@ -189,8 +189,9 @@ void check_statistics(Judge& judge, const Checked<T>& call, std::int64_t c, cons
 template <class T, class Judge>
 void check_forward(Judge& judge, const Checked<T>& call, Operation operation, std::int64_t c) {
   const auto at = static_cast<std::size_t>(c);
-  const bool is_training = operation != Operation::inference && operation != Operation::inference_relu;
-  const bool has_relu = operation != Operation::inference && operation != Operation::training;
+  const bool is_training = bench::is_training(operation);
+  const bool has_relu = operation == Operation::training_relu || operation == Operation::inference_relu ||
+                        operation == Operation::training_add_relu;
   const ChannelValues<T> x(call.x, call.layout, c), y(call.y, call.layout, c), residual(call.residual, call.layout, c);
   const support::Statistics channel =
       is_training ? statistics_of(x) : support::Statistics{x.size(), call.mean[at], 0, call.variance[at]};

@@ -13,7 +13,8 @@ namespace {
 batchnorm::Pass pass_of(Operation operation) {
   switch (operation) {
     case Operation::inference:
-    case Operation::inference_relu: return batchnorm::Pass::inference;
+    case Operation::inference_relu:
+    case Operation::inference_prepared: return batchnorm::Pass::inference;
     case Operation::backward:
     case Operation::backward_relu:
     case Operation::backward_add_relu: return batchnorm::Pass::backward;

@@ -10,6 +10,7 @@ std::string_view name_of(Operation operation) {
     case Operation::backward: return "backward";
     case Operation::training_relu: return "training_relu";
     case Operation::inference_relu: return "inference_relu";
+    case Operation::inference_prepared: return "inference_prepared";
     case Operation::training_add_relu: return "training_add_relu";
     case Operation::backward_relu: return "backward_relu";
     case Operation::backward_add_relu: return "backward_add_relu";
@@ -48,6 +49,10 @@ bool is_backward(Operation operation) {
   return operation == Operation::backward || operation == Operation::backward_relu || operation == Operation::backward_add_relu;
 }
 
+bool is_training(Operation operation) {
+  return operation == Operation::training || operation == Operation::training_relu || operation == Operation::training_add_relu;
+}
+
 bool adds_residual(Operation operation) {
   return operation == Operation::training_add_relu || operation == Operation::backward_add_relu;
 }
@@ -58,7 +63,8 @@ double tensors_moved(Operation operation, ElementType type) {
     case Operation::moments: return 1;
     case Operation::training:
     case Operation::inference:
-    case Operation::inference_relu: return 2;
+    case Operation::inference_relu:
+    case Operation::inference_prepared: return 2;
     case Operation::training_relu: return 2 + mask;
     case Operation::backward: return 3;
     case Operation::training_add_relu:

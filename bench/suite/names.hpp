@@ -11,9 +11,9 @@
 namespace bench {
 
 inline constexpr std::array all_operations = {
-    Operation::training,      Operation::inference,         Operation::backward,
-    Operation::training_relu, Operation::inference_relu,    Operation::training_add_relu,
-    Operation::backward_relu, Operation::backward_add_relu, Operation::moments};
+    Operation::training,       Operation::inference,         Operation::backward,      Operation::training_relu,
+    Operation::inference_relu, Operation::training_add_relu, Operation::backward_relu, Operation::backward_add_relu,
+    Operation::moments,        Operation::inference_prepared};
 inline constexpr std::array all_layouts = {Layout::nchw, Layout::nhwc};
 inline constexpr std::array all_types = {ElementType::float32, ElementType::float64, ElementType::half, ElementType::bfloat16};
 
@@ -36,6 +36,7 @@ std::optional<typename All::value_type> named(const All& all, std::string_view n
 std::int64_t bytes_of(ElementType type);
 
 bool is_backward(Operation operation);
+bool is_training(Operation operation);
 bool adds_residual(Operation operation);
 
 /// How many tensors of the size of x the operation reads and writes at least; a mask is a bit per element.

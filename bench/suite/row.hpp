@@ -15,6 +15,7 @@ enum class Operation {
   backward,
   training_relu,
   inference_relu,
+  inference_prepared,
   training_add_relu,
   backward_relu,
   backward_add_relu,

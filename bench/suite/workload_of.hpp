@@ -47,6 +47,7 @@ class WorkloadOf final : public Workload {
 
   void set_statistics();
   void set_statistics_of_batch();
+  void keep_statistics();
   void forward(const auto& epilogue, bool is_training, bool writes_mask);
   void backward(const auto& through);
   Checked<T> checked();
@@ -64,6 +65,7 @@ class WorkloadOf final : public Workload {
   std::vector<P> first_mean_, first_variance_;
   std::vector<std::uint8_t> mask_;
   batchnorm::Moments moments_;
+  std::optional<batchnorm::PreparedInference<T>> prepared_;
 };
 
 template <class T>
@@ -105,7 +107,17 @@ void WorkloadOf<T>::set_statistics() {
       variance_[c] = static_cast<P>(0.25 + 0.0625 * static_cast<double>(c % 11));
     }
   }
+  keep_statistics();
+}
+
+/// What every call begins with.
+template <class T>
+void WorkloadOf<T>::keep_statistics() {
   first_mean_ = mean_, first_variance_ = variance_;
+  if (!is(Operation::inference_prepared)) return;
+  prepared_.emplace(format_,
+                    batchnorm::InferenceParameters<P>{.scale = scale_, .bias = bias_, .mean = mean_, .variance = variance_},
+                    epsilon, shape_);
 }
 
 template <class T>
@@ -128,6 +140,7 @@ void WorkloadOf<T>::run() {
     case Operation::backward: return backward(Identity{});
     case Operation::backward_relu:
     case Operation::backward_add_relu: return backward(through);
+    case Operation::inference_prepared: (*prepared_)(view(x_), view(y_), Identity{}, call_); return;
     case Operation::moments: moments_ = batchnorm::moments<T>(view(x_), format_, call_); return;
   }
 }
@@ -168,7 +181,7 @@ void WorkloadOf<T>::set_values(std::span<const double> x, std::span<const double
   } else {
     set_statistics_of_batch();
   }
-  first_mean_ = mean_, first_variance_ = variance_;
+  keep_statistics();
   momentum_ = 1;
 }
 

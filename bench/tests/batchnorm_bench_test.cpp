@@ -23,9 +23,9 @@ using bench_tests::JsonReader;
 using bench_tests::JsonValue;
 using support::ProgramResult;
 
-const std::vector<std::string> operations = {"training",      "inference",         "backward",
-                                             "training_relu", "inference_relu",    "training_add_relu",
-                                             "backward_relu", "backward_add_relu", "moments"};
+const std::vector<std::string> operations = {"training",       "inference",         "backward",      "training_relu",
+                                             "inference_relu", "training_add_relu", "backward_relu", "backward_add_relu",
+                                             "moments",        "inference_prepared"};
 const std::vector<std::string> types = {"float", "double", "half", "bfloat16"};
 
 ProgramResult run(std::vector<std::string> arguments, const std::vector<std::string>& environment = {}) {
@@ -77,6 +77,7 @@ void expect_row(const JsonValue& row) {
                                                  {"inference", 2},
                                                  {"training_relu", 2 + mask},
                                                  {"inference_relu", 2},
+                                                 {"inference_prepared", 2},
                                                  {"training_add_relu", 3 + mask},
                                                  {"backward", 3},
                                                  {"backward_relu", 3 + mask},
@@ -237,8 +238,8 @@ TEST(BatchnormBench, AFileThatCannotBeWrittenIsAnError) {
 TEST(BatchnormBench, HelpNamesEveryOption) {
   const ProgramResult result = run({"--help"});
   EXPECT_EQ(result.status, 0);
-  for (const std::string option :
-       {"--shape", "--operation", "--format", "--type", "--threads", "--isa", "--json", "--rivals", "--panel", "--list", "--explain"}) {
+  for (const std::string option : {"--shape", "--operation", "--format", "--type", "--threads", "--isa", "--json", "--rivals",
+                                   "--panel", "--list", "--explain"}) {
     EXPECT_NE(result.output.find(option), std::string::npos) << option;
   }
 }

@@ -103,8 +103,9 @@ struct Call {
   }
 };
 
-constexpr Operation forward_operations[] = {Operation::training, Operation::inference, Operation::training_relu,
-                                            Operation::inference_relu, Operation::training_add_relu};
+constexpr Operation forward_operations[] = {Operation::training,          Operation::inference,
+                                            Operation::training_relu,     Operation::inference_relu,
+                                            Operation::training_add_relu, Operation::inference_prepared};
 constexpr Operation backward_operations[] = {Operation::backward, Operation::backward_relu, Operation::backward_add_relu};
 
 TEST(Check, AcceptsWhatIsRight) {
