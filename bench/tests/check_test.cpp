@@ -49,7 +49,7 @@ struct Call {
     const double m = n * s, batch_mean = sum / m;
     for (const std::size_t i : indices(c)) squares += (x[i] - batch_mean) * (x[i] - batch_mean);
     moments.mean[c] = batch_mean, moments.m2[c] = squares, moments.count = n * s;
-    const bool is_training = operation != Operation::inference && operation != Operation::inference_relu;
+    const bool is_training = bench::is_training(operation);
     const double used_mean = is_training ? batch_mean : mean[c], used_variance = is_training ? squares / m : variance[c];
     if (is_training) {
       out_mean[c] = static_cast<float>(batch_mean), out_variance[c] = static_cast<float>(used_variance);
@@ -59,7 +59,8 @@ struct Call {
     for (const std::size_t i : indices(c)) {
       double z = scale[c] * (x[i] - used_mean) / std::sqrt(used_variance + epsilon) + bias[c];
       if (!residual.empty()) z += residual[i];
-      const bool has_relu = operation != Operation::training && operation != Operation::inference;
+      const bool has_relu = operation == Operation::training_relu || operation == Operation::inference_relu ||
+                            operation == Operation::training_add_relu;
       y[i] = static_cast<float>(has_relu ? std::max(z, 0.0) : z);
       if (y[i] > 0) mask[i / 8] = static_cast<std::uint8_t>(mask[i / 8] | 1U << (i % 8));
     }
