@@ -129,8 +129,16 @@ TYPED_TEST(DoubleBackward, AnySubsetOfTheOutputsHasTheBitsOfAll) {
           if ((subset & 1) != 0) out.dx = {dx.data(), of.shape};
           if ((subset & 2) != 0) out.ddy = {ddy.data(), of.shape};
           if ((subset & 4) != 0) out.dscale = dscale.values();
-          batchnorm::batch_norm_double_backward<T, P>(of.format, of.options, of.x_view(), of.dy_view(), view(of.scale), of.mean,
-                                                      of.variance, call.ddx_view(), view(call.ddscale), view(call.ddbias), out);
+          batchnorm::batch_norm_double_backward<T, P>(of.format, of.options,
+                                                      {.dy = of.dy_view(),
+                                                       .x = of.x_view(),
+                                                       .scale = view(of.scale),
+                                                       .mean = of.mean,
+                                                       .variance = of.variance,
+                                                       .ddx = call.ddx_view(),
+                                                       .ddscale = view(call.ddscale),
+                                                       .ddbias = view(call.ddbias)},
+                                                      out);
           const std::vector<T> untouched(of.x.size(), element<T>(unwritten));
           const std::vector<P> untouched_dscale(want.dscale.size(), element<P>(unwritten));
           EXPECT_TRUE(same_bits(dx.values(), (subset & 1) != 0 ? want.dx : untouched)) << subset;
@@ -147,16 +155,29 @@ template <Format F, class T, class P>
 void expect_owned_forms_equal(const DoubleGradientCall<T, P>& call, const DoubleGradientResult<T, P>& want) {
   const GradientCall<T, P>& of = call.of;
   const batchnorm::BatchNorm<T, F, P> bn(of.options);
-  const batchnorm::DoubleGradients<T, P> owned = bn.double_backward(
-      of.x_view(), of.dy_view(), view(of.scale), of.mean, of.variance, call.ddx_view(), view(call.ddscale), view(call.ddbias));
+  const batchnorm::DoubleGradients<T, P> owned = bn.double_backward({.dy = of.dy_view(),
+                                                                     .x = of.x_view(),
+                                                                     .scale = view(of.scale),
+                                                                     .mean = of.mean,
+                                                                     .variance = of.variance,
+                                                                     .ddx = call.ddx_view(),
+                                                                     .ddscale = view(call.ddscale),
+                                                                     .ddbias = view(call.ddbias)});
   EXPECT_EQ(owned.dx.shape(), of.shape);
   EXPECT_EQ(owned.ddy.shape(), of.shape);
   EXPECT_EQ(owned.dscale.shape(), Shape{of.extents().c});
   EXPECT_TRUE(same_bits(values_of(owned.dx), want.dx) && same_bits(values_of(owned.ddy), want.ddy));
   EXPECT_TRUE(same_bits(values_of(owned.dscale), want.dscale));
   batchnorm::Tensor<T> ddy(of.shape);
-  bn.double_backward(of.x_view(), of.dy_view(), view(of.scale), of.mean, of.variance, call.ddx_view(), view(call.ddscale),
-                     view(call.ddbias), {.ddy = ddy});
+  bn.double_backward({.dy = of.dy_view(),
+                      .x = of.x_view(),
+                      .scale = view(of.scale),
+                      .mean = of.mean,
+                      .variance = of.variance,
+                      .ddx = call.ddx_view(),
+                      .ddscale = view(call.ddscale),
+                      .ddbias = view(call.ddbias)},
+                     {.ddy = ddy});
   EXPECT_TRUE(same_bits(values_of(ddy), want.ddy));
 }
 

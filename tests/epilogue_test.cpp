@@ -186,8 +186,9 @@ TEST(Activation, IsAnArgumentOfTheOperatorAndOfNormalizeToo) {
     const auto y = batchnorm::BatchNorm<float>(call.options).output_x(x, *call.scale, *call.bias, mean, variance, epilogue);
     EXPECT_TRUE(same_bits(values_of(y), want));
     std::vector<float> normalized(call.x.size());
-    batchnorm::normalize<float, float>(x, call.format, batchnorm::moments(x, call.format), *call.scale, *call.bias,
-                                       call.options.epsilon, {normalized.data(), call.shape}, epilogue);
+    batchnorm::normalize<float, float>(call.format, {.x = x, .scale = *call.scale, .bias = *call.bias},
+                                       batchnorm::moments(x, call.format), call.options.epsilon,
+                                       {normalized.data(), call.shape}, epilogue);
     EXPECT_TRUE(same_bits(normalized, want));
   });
 }

@@ -128,7 +128,7 @@ void backward_in_place(Group& group, const Problem<T, P>& p) {
   // |bias| is at most 1, which an absent scale, 1, can undo.
   gradient(group, p, choice, " slope " + std::to_string(slope),
            [&](const auto& dy, const auto& scale, const auto& out, const auto& call) {
-             layer.backward(dy, p.view(p.z), scale, p.bias, p.variance, out, call);
+             layer.backward({.dy = dy, .y = p.view(p.z), .scale = scale, .bias = p.bias, .variance = p.variance}, out, call);
            });
 }
 

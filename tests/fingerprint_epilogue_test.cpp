@@ -32,8 +32,14 @@ void train_in_place(Group& group, const Problem<float, float>& p) {
   group.call(text, [&](const batchnorm::CallOptions& call, Hash& hash) {
     std::vector<float> y = p.x, mean = p.mean, variance = p.variance;
     std::vector<float> batch_mean = p.blank_channels(), batch_variance = p.blank_channels();
-    layer.forward(p.view(y, p.in), p.scale, p.bias, has_running ? TensorView<float>(mean) : TensorView<float>(),
-                  has_running ? TensorView<float>(variance) : TensorView<float>(), batch_mean, batch_variance, call);
+    layer.forward({.x = p.view(y, p.in),
+                   .scale = p.scale,
+                   .bias = p.bias,
+                   .mean = has_running ? TensorView<float>(mean) : TensorView<float>(),
+                   .variance = has_running ? TensorView<float>(variance) : TensorView<float>(),
+                   .batch_mean = batch_mean,
+                   .batch_variance = batch_variance},
+                  call);
     hash.add(y), hash.add(mean), hash.add(variance), hash.add(batch_mean), hash.add(batch_variance);
   });
 }

@@ -46,15 +46,17 @@ void gradients_in_pieces(Group& group, const Problem<T, P>& p, const Through& th
     if (by_moments) {
       const Moments moments = batchnorm::moments<T>(x, p.format, call);
       const GradientSums sums = merged_sums(p, cut, [&](const auto& some_x, const auto& some_dy, const auto& y) {
-        return batchnorm::gradient_sums<T>(some_dy, some_x, p.format, moments, through(y), call);
+        return batchnorm::gradient_sums<T>(p.format, {.dy = some_dy, .x = some_x}, moments, through(y), call);
       });
-      batchnorm::input_gradient<T, P>(dy, x, p.format, sums, moments, scale, epsilon, out, through(p.view(p.z)), call);
+      batchnorm::input_gradient<T, P>(p.format, {.dy = dy, .x = x, .scale = scale}, sums, moments, epsilon, out,
+                                      through(p.view(p.z)), call);
       hash.add(sums);
     } else {
       const GradientSums sums = merged_sums(p, cut, [&](const auto& some_x, const auto& some_dy, const auto& y) {
-        return batchnorm::gradient_sums<T, P>(some_dy, some_x, p.format, mean, through(y), call);
+        return batchnorm::gradient_sums<T, P>(p.format, {.dy = some_dy, .x = some_x, .mean = mean}, through(y), call);
       });
-      batchnorm::input_gradient<T, P>(dy, x, p.format, sums, mean, p.variance, scale, epsilon, out, through(p.view(p.z)), call);
+      batchnorm::input_gradient<T, P>(p.format, {.dy = dy, .x = x, .scale = scale, .mean = mean, .variance = p.variance}, sums,
+                                      epsilon, out, through(p.view(p.z)), call);
       hash.add(sums);
     }
     hash.add(dx), hash.add(dresidual), hash.add(dscale), hash.add(dbias);
@@ -99,9 +101,16 @@ void double_gradient(Group& group, const Problem<T, P>& p, bool is_training) {
     const auto if_given = [](bool is_given, const std::vector<P>& values) {
       return is_given ? TensorView<const P>(values) : TensorView<const P>();
     };
-    batchnorm::batch_norm_double_backward<T, P>(p.format, options, p.view(p.x), p.view(p.dy), if_given(has_scale, p.scale),
-                                                p.mean, p.variance, has_ddx ? p.view(p.z) : TensorView<const T>(),
-                                                if_given(has_ddscale, ddscale), if_given(has_ddbias, ddbias), out, call);
+    batchnorm::batch_norm_double_backward<T, P>(p.format, options,
+                                                {.dy = p.view(p.dy),
+                                                 .x = p.view(p.x),
+                                                 .scale = if_given(has_scale, p.scale),
+                                                 .mean = p.mean,
+                                                 .variance = p.variance,
+                                                 .ddx = has_ddx ? p.view(p.z) : TensorView<const T>(),
+                                                 .ddscale = if_given(has_ddscale, ddscale),
+                                                 .ddbias = if_given(has_ddbias, ddbias)},
+                                                out, call);
     hash.add(dx), hash.add(ddy), hash.add(dscale);
   });
 }

@@ -63,10 +63,12 @@ void check_normalize(const char* variant, const E& epilogue) {
       const TensorView<const T> x = in_place ? TensorView<const T>(to) : p.view(p.x);
       const TensorView<const P> scale(p.scale);
       if (by_moments) {
-        batchnorm::normalize<T, P>(x, p.format, moments_of(p, cut, call), scale, p.bias, epsilon, to, epilogue, call);
+        batchnorm::normalize<T, P>(p.format, {.x = x, .scale = scale, .bias = p.bias}, moments_of(p, cut, call), epsilon, to,
+                                   epilogue, call);
       } else {
-        batchnorm::normalize<T, P>(x, p.format, p.mean, TensorView<const P>(p.variance), scale, p.bias, epsilon, to, epilogue,
-                                   call);
+        batchnorm::normalize<T, P>(
+            p.format, {.x = x, .scale = scale, .bias = p.bias, .mean = p.mean, .variance = TensorView<const P>(p.variance)},
+            epsilon, to, epilogue, call);
       }
       hash.add(y);
     });

@@ -70,8 +70,15 @@ TEST(FloatingPointTrapsInPlace, AreNotTakenOnFiniteData) {
     std::fill(b.scale.begin(), b.scale.end(), 3e38F);  // times the ratio beyond float and double's products of 16-bit types
     dirty_the_heap();
     const Traps traps;
-    norm.forward(b.out(b.x), b.scale, b.bias, b.mean, b.variance, b.dscale, b.dbias);
-    norm.backward(b.in(b.dy), b.in(b.x), b.scale, b.bias, b.dbias, {b.out(b.dx), b.dscale, b.mean});
+    norm.forward({.x = b.out(b.x),
+                  .scale = b.scale,
+                  .bias = b.bias,
+                  .mean = b.mean,
+                  .variance = b.variance,
+                  .batch_mean = b.dscale,
+                  .batch_variance = b.dbias});
+    norm.backward({.dy = b.in(b.dy), .y = b.in(b.x), .scale = b.scale, .bias = b.bias, .variance = b.dbias},
+                  {b.out(b.dx), b.dscale, b.mean});
     EXPECT_EQ(std::fetestexcept(FE_ALL_EXCEPT), 0) << to_string(b.shape);
   }
 }
@@ -81,7 +88,9 @@ TEST(FloatingPointTrapsInPlace, AreNotTakenWhereTheRatioTimesScaleOverflows) {
   std::vector<double> x{1, 2, 3, 4}, scale{1e307, 1e307}, bias{0, 0};
   std::vector<double> dy(4), dscale(2);
   const Traps traps;
-  EXPECT_NO_THROW(norm.backward({dy.data(), Shape{2, 2}}, {x.data(), Shape{2, 2}}, scale, bias, bias, {.dscale = dscale}));
+  EXPECT_NO_THROW(norm.backward(
+      {.dy = {dy.data(), Shape{2, 2}}, .y = {x.data(), Shape{2, 2}}, .scale = scale, .bias = bias, .variance = bias},
+      {.dscale = dscale}));
 }
 
 }  // namespace

@@ -109,13 +109,13 @@ TEST(FoldBeyondTheRange, LeavesWhatWasNotFiniteBefore) {
 TEST(AffineMapBeyondTheRange, OfFiniteParametersIsAnErrorThatNamesTheChannel) {
   const std::vector<double> ones{1, 1}, zeros{0, 0}, large{1, 1e308}, infinite{1, std::numeric_limits<double>::infinity()};
   EXPECT_EQ(
-      message_of<ValueError>([&] { affine_map<double>(ones, zeros, large, nullptr, 1e-4); }),
+      message_of<ValueError>([&] { affine_map<double>({.scale = large, .mean = ones, .variance = zeros}, 1e-4); }),
       "batchnorm::affine_map: the map leaves the range of double: in channel 1 the factor is inf and the shift -inf" + remedy);
   EXPECT_EQ(
-      message_of<ValueError>([&] { affine_map<double>(large, zeros, ones, nullptr, 1e-4); }),
+      message_of<ValueError>([&] { affine_map<double>({.scale = ones, .mean = large, .variance = zeros}, 1e-4); }),
       "batchnorm::affine_map: the map leaves the range of double: in channel 1 the factor is 100 and the shift -inf" + remedy);
-  EXPECT_EQ(affine_map<double>(zeros, zeros, infinite, nullptr, 1e-4).factor[1], infinite[1]);
-  EXPECT_EQ(affine_map<double>(ones, infinite, nullptr, nullptr, 1e-4).factor[1], 0);
+  EXPECT_EQ(affine_map<double>({.scale = infinite, .mean = zeros, .variance = zeros}, 1e-4).factor[1], infinite[1]);
+  EXPECT_EQ(affine_map<double>({.mean = ones, .variance = infinite}, 1e-4).factor[1], 0);
 }
 
 }  // namespace

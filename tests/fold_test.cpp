@@ -145,7 +145,7 @@ struct Norm {
         scale(uniform<P>(channels, -2, 2, seed + 2)),
         bias(uniform<P>(channels, -1, 1, seed + 3)) {}
 
-  AffineMap map() const { return affine_map<P>(mean, variance, scale, bias, epsilon); }
+  AffineMap map() const { return affine_map<P>({.scale = scale, .bias = bias, .mean = mean, .variance = variance}, epsilon); }
 
   /// By BatchNorm in double.
   Reals apply(const Reals& x, const Shape& shape) const {
@@ -337,21 +337,21 @@ TYPED_TEST(AffineMapOf, AbsentScaleAndBiasAreOneAndZero) {
   const auto expect_same = [](const AffineMap& a, const AffineMap& b) {
     EXPECT_TRUE(same_bits(a.factor, b.factor) && same_bits(a.shift, b.shift));
   };
-  expect_same(affine_map<P>(norm.mean, norm.variance, nullptr, norm.bias, epsilon),
-              affine_map<P>(norm.mean, norm.variance, ones, norm.bias, epsilon));
-  expect_same(affine_map<P>(norm.mean, norm.variance, norm.scale, nullptr, epsilon),
-              affine_map<P>(norm.mean, norm.variance, norm.scale, zeros, epsilon));
+  expect_same(affine_map<P>({.bias = norm.bias, .mean = norm.mean, .variance = norm.variance}, epsilon),
+              affine_map<P>({.scale = ones, .bias = norm.bias, .mean = norm.mean, .variance = norm.variance}, epsilon));
+  expect_same(affine_map<P>({.scale = norm.scale, .mean = norm.mean, .variance = norm.variance}, epsilon),
+              affine_map<P>({.scale = norm.scale, .bias = zeros, .mean = norm.mean, .variance = norm.variance}, epsilon));
 }
 
 TEST(AffineMap, OfNoChannelsIsEmpty) {
   const std::vector<float> none;
-  const AffineMap map = affine_map<float>(none, none, none, nullptr, epsilon);
+  const AffineMap map = affine_map<float>({.scale = none, .mean = none, .variance = none}, epsilon);
   EXPECT_TRUE(map.factor.empty() && map.shift.empty());
 }
 
 TEST(AffineMap, IsNaNWhereTheVarianceIsBelowMinusEpsilon) {
   const std::vector<double> mean{1, 1, 1}, variance{-0.5, -2 * epsilon, 0.25 - epsilon};
-  const AffineMap map = affine_map<double>(mean, variance, nullptr, nullptr, epsilon);
+  const AffineMap map = affine_map<double>({.mean = mean, .variance = variance}, epsilon);
   for (const std::size_t c : {0U, 1U}) EXPECT_TRUE(std::isnan(map.factor[c]) && std::isnan(map.shift[c]));
   EXPECT_EQ(map.factor[2], 2.0);
   EXPECT_EQ(map.shift[2], -2.0);
@@ -734,24 +734,25 @@ TEST(FoldErrors, AreThoseOfTheOwnedFormsToo) {
 TEST(FoldErrors, AffineMap) {
   std::vector<float> three(3, 1), four(4, 1);
   const std::string call = "batchnorm::affine_map: ";
-  EXPECT_EQ(message_of<ValueError>([&] { affine_map<float>(three, three, nullptr, nullptr, 0); }),
+  EXPECT_EQ(message_of<ValueError>([&] { affine_map<float>({.mean = three, .variance = three}, 0); }),
             call + "epsilon is 0, it must be in (0, 1]");
-  EXPECT_EQ(message_of<ValueError>([&] { affine_map<float>(nullptr, three, nullptr, nullptr, epsilon); }),
+  EXPECT_EQ(message_of<ValueError>([&] { affine_map<float>({.variance = three}, epsilon); }),
             call + "mean is absent, affine_map needs it");
-  EXPECT_EQ(message_of<ValueError>([&] { affine_map<float>(three, nullptr, nullptr, nullptr, epsilon); }),
+  EXPECT_EQ(message_of<ValueError>([&] { affine_map<float>({.mean = three}, epsilon); }),
             call + "variance is absent, affine_map needs it");
   EXPECT_EQ(message_of<ShapeError>([&] {
-              affine_map<float>({three.data(), {3, 1}}, three, nullptr, nullptr, epsilon);
+              affine_map<float>({.mean = {three.data(), {3, 1}}, .variance = three}, epsilon);
             }),
             call + "mean has shape [3, 1], expected [C]");
-  EXPECT_EQ(message_of<ShapeError>([&] { affine_map<float>(three, four, nullptr, nullptr, epsilon); }),
+  EXPECT_EQ(message_of<ShapeError>([&] { affine_map<float>({.mean = three, .variance = four}, epsilon); }),
             call + "variance has 4 elements, expected C = 3");
-  EXPECT_EQ(message_of<ShapeError>([&] { affine_map<float>(three, three, four, nullptr, epsilon); }),
+  EXPECT_EQ(message_of<ShapeError>([&] { affine_map<float>({.scale = four, .mean = three, .variance = three}, epsilon); }),
             call + "scale has 4 elements, expected C = 3");
-  EXPECT_EQ(message_of<ShapeError>([&] { affine_map<float>(three, three, three, four, epsilon); }),
+  EXPECT_EQ(message_of<ShapeError>(
+                [&] { affine_map<float>({.scale = three, .bias = four, .mean = three, .variance = three}, epsilon); }),
             call + "bias has 4 elements, expected C = 3");
   EXPECT_EQ(message_of<ValueError>([&] {
-              affine_map<float>({nullptr, {3}}, three, nullptr, nullptr, epsilon);
+              affine_map<float>({.mean = {nullptr, {3}}, .variance = three}, epsilon);
             }),
             call + "mean has a null pointer for its data, its shape is [3]");
 }

@@ -275,12 +275,13 @@ TEST(GradientThroughAnActivation, IsAnArgumentOfTheOperatorAndOfThePiecesToo) {
     EXPECT_TRUE(same_bits(values_of(owned.dx), want.of.dx) && same_bits(values_of(owned.dscale), want.of.dscale));
     EXPECT_TRUE(same_bits(values_of(owned.dbias), want.of.dbias));
     const TensorView<const float> mean(of.mean);
-    const auto sums = batchnorm::gradient_sums<float, float>(of.dy_view(), of.x_view(), of.format, mean, through);
+    const auto sums =
+        batchnorm::gradient_sums<float, float>(of.format, {.dy = of.dy_view(), .x = of.x_view(), .mean = mean}, through);
     std::vector<float> dresidual(of.dy.size());
     GradientResult<float, float> pieces{std::vector<float>(of.dy.size()), std::vector<float>(33), std::vector<float>(33)};
     batchnorm::input_gradient<float, float>(
-        of.dy_view(), of.x_view(), of.format, sums, mean, of.variance, view(of.scale), of.options.epsilon,
-        {{pieces.dx.data(), of.shape}, pieces.dscale, pieces.dbias, {dresidual.data(), of.shape}}, through);
+        of.format, {.dy = of.dy_view(), .x = of.x_view(), .scale = view(of.scale), .mean = mean, .variance = of.variance}, sums,
+        of.options.epsilon, {{pieces.dx.data(), of.shape}, pieces.dscale, pieces.dbias, {dresidual.data(), of.shape}}, through);
     EXPECT_TRUE(same(pieces, want.of));  // the sums' second halves do not reach a float
     EXPECT_TRUE(same_bits(dresidual, want.dresidual));
   });

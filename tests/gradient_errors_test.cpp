@@ -53,7 +53,15 @@ struct Arguments {
                                           ThroughLeakyOutput<float>{y, {slope}});
   }
   void double_backward() {
-    batchnorm::batch_norm_double_backward<float>(format, options, x, dy, scale, mean, variance, ddx, ddscale, ddbias,
+    batchnorm::batch_norm_double_backward<float>(format, options,
+                                                 {.dy = dy,
+                                                  .x = x,
+                                                  .scale = scale,
+                                                  .mean = mean,
+                                                  .variance = variance,
+                                                  .ddx = ddx,
+                                                  .ddscale = ddscale,
+                                                  .ddbias = ddbias},
                                                  double_out);
   }
 };
@@ -391,18 +399,22 @@ TEST(GradientErrors, OfOwnedOutputsAreThoseOfTheCallersOwn) {
   const std::vector<float> five(C - 1);
   EXPECT_EQ(message_of<ShapeError>([&] { bn.backward(a.dy, a.x, five, a.mean, a.variance); }),
             "batchnorm::BatchNorm::backward: scale has 5 elements, expected C = 6" + about_x);
-  EXPECT_EQ(message_of<ShapeError>([&] { bn.double_backward(a.x, a.dy, a.scale, a.mean, five, {}, {}, {}); }),
+  EXPECT_EQ(message_of<ShapeError>(
+                [&] { bn.double_backward({.dy = a.dy, .x = a.x, .scale = a.scale, .mean = a.mean, .variance = five}); }),
             "batchnorm::BatchNorm::double_backward: variance has 5 elements, expected C = 6" + about_x);
   const std::int64_t huge = std::int64_t{1} << 40;
   const TensorView<const float> too_large(a.x.data(), {huge, C, huge});
   const std::string overflow = "the number of elements of x overflows 64 bits, its shape is [1099511627776, 6, 1099511627776]";
   EXPECT_EQ(message_of<ShapeError>([&] { bn.backward(a.dy, too_large, a.scale, a.mean, a.variance); }),
             "batchnorm::BatchNorm::backward: " + overflow);
-  EXPECT_EQ(message_of<ShapeError>([&] { bn.double_backward(too_large, a.dy, a.scale, a.mean, a.variance, {}, {}, {}); }),
+  EXPECT_EQ(message_of<ShapeError>([&] {
+              bn.double_backward({.dy = a.dy, .x = too_large, .scale = a.scale, .mean = a.mean, .variance = a.variance});
+            }),
             "batchnorm::BatchNorm::double_backward: " + overflow);
   EXPECT_EQ(message_of<ValueError>([&] { bn.backward(a.dy, {}, a.scale, a.mean, a.variance); }),
             "batchnorm::BatchNorm::backward: x is absent");
-  EXPECT_EQ(message_of<ValueError>([&] { bn.double_backward({}, a.dy, a.scale, a.mean, a.variance, {}, {}, {}); }),
+  EXPECT_EQ(message_of<ValueError>(
+                [&] { bn.double_backward({.dy = a.dy, .x = {}, .scale = a.scale, .mean = a.mean, .variance = a.variance}); }),
             "batchnorm::BatchNorm::double_backward: x is absent");
 }
 
@@ -411,20 +423,23 @@ TEST(GradientPiecesErrors, NameThemselves) {
   const std::vector<float> five(C - 1);
   const TensorView<const float> short_mean(five), no_vector;
   const auto sums_of = [&](const TensorView<const float>& mean) {
-    batchnorm::gradient_sums<float, float>(a.dy, a.x, Format::NCHW, mean);
+    batchnorm::gradient_sums<float, float>(Format::NCHW, {.dy = a.dy, .x = a.x, .mean = mean});
   };
   EXPECT_EQ(message_of<ShapeError>([&] { sums_of(short_mean); }),
             "batchnorm::gradient_sums: mean has 5 elements, expected C = 6" + about_x);
   EXPECT_EQ(message_of<ValueError>([&] { sums_of(no_vector); }),
             "batchnorm::gradient_sums: mean is absent, it is subtracted from x");
-  EXPECT_EQ(message_of<ValueError>([&] { batchnorm::gradient_sums<float, float>({}, a.x, Format::NCHW, a.mean); }),
+  EXPECT_EQ(message_of<ValueError>(
+                [&] { batchnorm::gradient_sums<float, float>(Format::NCHW, {.dy = {}, .x = a.x, .mean = a.mean}); }),
             "batchnorm::gradient_sums: dy is absent");
-  EXPECT_EQ(message_of<ShapeError>([&] { batchnorm::gradient_sums<float>(a.dy, a.x, Format::NCHW, Moments(C - 1)); }),
-            "batchnorm::gradient_sums: moments have 5 channels, expected C = 6" + about_x);
+  EXPECT_EQ(
+      message_of<ShapeError>([&] { batchnorm::gradient_sums<float>(Format::NCHW, {.dy = a.dy, .x = a.x}, Moments(C - 1)); }),
+      "batchnorm::gradient_sums: moments have 5 channels, expected C = 6" + about_x);
 
   GradientSums sums(C), five_sums(C - 1);
   const auto gradient_with = [&](const GradientSums& with, double epsilon, const TensorView<const float>& variance) {
-    batchnorm::input_gradient<float, float>(a.dy, a.x, Format::NCHW, with, a.mean, variance, a.scale, epsilon, a.out);
+    batchnorm::input_gradient<float, float>(
+        Format::NCHW, {.dy = a.dy, .x = a.x, .scale = a.scale, .mean = a.mean, .variance = variance}, with, epsilon, a.out);
   };
   EXPECT_EQ(message_of<ValueError>([&] { gradient_with(sums, 1e-5, a.variance); }),
             "batchnorm::input_gradient: sums are those of no values, x has some" + about_x);
@@ -438,7 +453,8 @@ TEST(GradientPiecesErrors, NameThemselves) {
   EXPECT_EQ(message_of<ShapeError>([&] { gradient_with(sums, 1e-5, five); }),
             "batchnorm::input_gradient: variance has 5 elements, expected C = 6" + about_x);
   EXPECT_EQ(message_of<ValueError>([&] {
-              batchnorm::input_gradient<float, float>(a.dy, a.x, Format::NCHW, sums, Moments(C), a.scale, 1e-5, a.out);
+              batchnorm::input_gradient<float, float>(Format::NCHW, {.dy = a.dy, .x = a.x, .scale = a.scale}, sums, Moments(C),
+                                                      1e-5, a.out);
             }),
             "batchnorm::input_gradient: moments are those of no values, they cannot normalise x" + about_x);
   EXPECT_EQ(message_of<ShapeError>([&] { batchnorm::merge(sums, five_sums); }),

@@ -130,8 +130,8 @@ TYPED_TEST(ExactGradients, PiecesHoldTheExactSums) {
       for (std::size_t c = 0; c < want.size(); ++c) moments.mean[c] = static_cast<double>(real(call.mean[c]));
       const batchnorm::TensorView<const P> mean(call.mean);
       for_each_isa([&](Isa) {
-        const auto by_mean = batchnorm::gradient_sums<T, P>(call.dy_view(), call.x_view(), format, mean);
-        const auto by_moments = batchnorm::gradient_sums<T>(call.dy_view(), call.x_view(), format, moments);
+        const auto by_mean = batchnorm::gradient_sums<T, P>(format, {.dy = call.dy_view(), .x = call.x_view(), .mean = mean});
+        const auto by_moments = batchnorm::gradient_sums<T>(format, {.dy = call.dy_view(), .x = call.x_view()}, moments);
         EXPECT_EQ(by_mean.count, sizes.n * sizes.s);
         EXPECT_EQ(by_moments.count, sizes.n * sizes.s);
         for (std::size_t c = 0; c < want.size(); ++c) {

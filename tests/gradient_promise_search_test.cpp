@@ -134,8 +134,13 @@ TYPED_TEST(GradientPromiseSearch, FindsNoDxInTrainingThatBreaksIt) {
       batchnorm::GradientSums sums(static_cast<std::int64_t>(candidates));
       sums.count = 1, sums.dy = column<double>(all, 5), sums.dy_x = column<double>(all, 6);
       std::vector<T> dx(candidates);
-      batchnorm::input_gradient<T, P>({dy.data(), shape}, {x.data(), shape}, Format::NCHW, sums,
-                                      batchnorm::TensorView<const P>(mean), variance, scale, epsilon, {{dx.data(), shape}});
+      batchnorm::input_gradient<T, P>(Format::NCHW,
+                                      {.dy = {dy.data(), shape},
+                                       .x = {x.data(), shape},
+                                       .scale = scale,
+                                       .mean = batchnorm::TensorView<const P>(mean),
+                                       .variance = variance},
+                                      sums, epsilon, {{dx.data(), shape}});
       std::vector<Real> shares;
       for (std::size_t c = 0; c < candidates; ++c) {
         const Real square = real(variance[c]) + static_cast<Real>(epsilon), a = real(scale[c]) / std::sqrt(square);

@@ -292,8 +292,15 @@ TYPED_TEST(GradientStrides, OfTheSecondOrderKeepTheirBounds) {
           std::vector<T> dx = blank, ddy = blank;
           DoubleGradientResult<T, P> got{std::vector<T>(of.x.size()), std::vector<T>(of.x.size()),
                                          std::vector<P>(of.mean.size())};
-          batchnorm::batch_norm_double_backward<T, P>(of.format, of.options, at(x), at(dy), view(of.scale), of.mean,
-                                                      of.variance, at(ddx), view(call.ddscale), view(call.ddbias),
+          batchnorm::batch_norm_double_backward<T, P>(of.format, of.options,
+                                                      {.dy = at(dy),
+                                                       .x = at(x),
+                                                       .scale = view(of.scale),
+                                                       .mean = of.mean,
+                                                       .variance = of.variance,
+                                                       .ddx = at(ddx),
+                                                       .ddscale = view(call.ddscale),
+                                                       .ddbias = view(call.ddbias)},
                                                       {{dx.data() + slice.first, of.shape, slice.strides},
                                                        {ddy.data() + slice.first, of.shape, slice.strides},
                                                        got.dscale});

@@ -37,19 +37,22 @@ batchnorm::GradientViews<T, P> views_of(GradientResult<T, P>& result, const Shap
 template <class T, class P>
 GradientResult<T, P> run_pieces(const GradientCall<T, P>& call) {
   const TensorView<const P> mean(call.mean);
-  const GradientSums sums = batchnorm::gradient_sums<T, P>(call.dy_view(), call.x_view(), call.format, mean);
+  const GradientSums sums =
+      batchnorm::gradient_sums<T, P>(call.format, {.dy = call.dy_view(), .x = call.x_view(), .mean = mean});
   auto result = blank_result(call);
-  batchnorm::input_gradient<T, P>(call.dy_view(), call.x_view(), call.format, sums, mean, call.variance, view(call.scale),
-                                  call.options.epsilon, views_of(result, call.shape));
+  batchnorm::input_gradient<T, P>(
+      call.format,
+      {.dy = call.dy_view(), .x = call.x_view(), .scale = view(call.scale), .mean = mean, .variance = call.variance}, sums,
+      call.options.epsilon, views_of(result, call.shape));
   return result;
 }
 
 template <class T, class P>
 GradientResult<T, P> run_pieces(const GradientCall<T, P>& call, const Moments& moments) {
-  const GradientSums sums = batchnorm::gradient_sums<T>(call.dy_view(), call.x_view(), call.format, moments);
+  const GradientSums sums = batchnorm::gradient_sums<T>(call.format, {.dy = call.dy_view(), .x = call.x_view()}, moments);
   auto result = blank_result(call);
-  batchnorm::input_gradient<T, P>(call.dy_view(), call.x_view(), call.format, sums, moments, view(call.scale),
-                                  call.options.epsilon, views_of(result, call.shape));
+  batchnorm::input_gradient<T, P>(call.format, {.dy = call.dy_view(), .x = call.x_view(), .scale = view(call.scale)}, sums,
+                                  moments, call.options.epsilon, views_of(result, call.shape));
   return result;
 }
 
@@ -126,15 +129,18 @@ TYPED_TEST(GradientPieces, OfPartsOfABatchGiveTheGradientsOfTheWhole) {
     for_each_isa([&](Isa isa) {
       GradientSums sums(call.extents().c);
       for (const auto& part : parts) {
-        batchnorm::merge(sums, batchnorm::gradient_sums<T, P>(part.dy_view(), part.x_view(), call.format, mean));
+        batchnorm::merge(sums,
+                         batchnorm::gradient_sums<T, P>(call.format, {.dy = part.dy_view(), .x = part.x_view(), .mean = mean}));
       }
       EXPECT_EQ(sums.count, n * call.extents().s);
       GradientResult<T, P> whole = blank_result(call);
       whole.dx.clear();
       for (const auto& part : parts) {
         GradientResult<T, P> result = blank_result(part);
-        batchnorm::input_gradient<T, P>(part.dy_view(), part.x_view(), call.format, sums, mean, call.variance, view(call.scale),
-                                        call.options.epsilon, views_of(result, part.shape));
+        batchnorm::input_gradient<T, P>(
+            call.format,
+            {.dy = part.dy_view(), .x = part.x_view(), .scale = view(call.scale), .mean = mean, .variance = call.variance},
+            sums, call.options.epsilon, views_of(result, part.shape));
         whole.dx.insert(whole.dx.end(), result.dx.begin(), result.dx.end());
         whole.dscale = result.dscale, whole.dbias = result.dbias;
         expect_kept(errors(call, {{}, result.dscale, result.dbias}, want, isa));
@@ -155,14 +161,14 @@ TYPED_TEST(GradientPieces, OfPartsOfABatchWithItsMergedMomentsToo) {
       for (const auto& part : parts) batchnorm::merge(moments, batchnorm::moments<T>(part.x_view(), call.format));
       GradientSums sums(call.extents().c);
       for (const auto& part : parts) {
-        batchnorm::merge(sums, batchnorm::gradient_sums<T>(part.dy_view(), part.x_view(), call.format, moments));
+        batchnorm::merge(sums, batchnorm::gradient_sums<T>(call.format, {.dy = part.dy_view(), .x = part.x_view()}, moments));
       }
       GradientResult<T, P> whole = blank_result(call);
       whole.dx.clear();
       for (const auto& part : parts) {
         GradientResult<T, P> result = blank_result(part);
-        batchnorm::input_gradient<T, P>(part.dy_view(), part.x_view(), call.format, sums, moments, view(call.scale),
-                                        call.options.epsilon, views_of(result, part.shape));
+        batchnorm::input_gradient<T, P>(call.format, {.dy = part.dy_view(), .x = part.x_view(), .scale = view(call.scale)},
+                                        sums, moments, call.options.epsilon, views_of(result, part.shape));
         whole.dx.insert(whole.dx.end(), result.dx.begin(), result.dx.end());
         whole.dscale = result.dscale, whole.dbias = result.dbias;
       }
@@ -178,7 +184,8 @@ TYPED_TEST(GradientPieces, OfAnEmptyBatchAreZeros) {
     const auto call = ordinary_gradient_call<T, P>(shape, Format::NCHW, true);
     for_each_isa([&](Isa) {
       const TensorView<const P> mean(call.mean);
-      const GradientSums sums = batchnorm::gradient_sums<T, P>(call.dy_view(), call.x_view(), Format::NCHW, mean);
+      const GradientSums sums =
+          batchnorm::gradient_sums<T, P>(Format::NCHW, {.dy = call.dy_view(), .x = call.x_view(), .mean = mean});
       EXPECT_EQ(sums.count, 0);
       EXPECT_EQ(sums.dy, std::vector<double>(3));
       EXPECT_EQ(sums.dy_x, std::vector<double>(3));
@@ -195,13 +202,15 @@ TYPED_TEST(GradientPieces, InThePlaceOfDyAndByHalvesOfTheOutputsAreTheSame) {
     const TensorView<const P> mean(call.mean);
     for_each_isa([&](Isa) {
       const auto want = run_pieces(call);
-      const GradientSums sums = batchnorm::gradient_sums<T, P>(call.dy_view(), call.x_view(), call.format, mean);
+      const GradientSums sums =
+          batchnorm::gradient_sums<T, P>(call.format, {.dy = call.dy_view(), .x = call.x_view(), .mean = mean});
       GradientResult<T, P> got = blank_result(call);
       got.dx = call.dy;
       const TensorView<T> both(got.dx.data(), call.shape);
       const auto input_gradient = [&](const TensorView<const T>& dy, const batchnorm::GradientViews<T, P>& out) {
-        batchnorm::input_gradient<T, P>(dy, call.x_view(), call.format, sums, mean, call.variance, view(call.scale),
-                                        call.options.epsilon, out);
+        batchnorm::input_gradient<T, P>(
+            call.format, {.dy = dy, .x = call.x_view(), .scale = view(call.scale), .mean = mean, .variance = call.variance},
+            sums, call.options.epsilon, out);
       };
       input_gradient(call.dy_view(), {.dscale = got.dscale});
       input_gradient(call.dy_view(), {.dbias = got.dbias});

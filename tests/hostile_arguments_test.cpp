@@ -49,8 +49,9 @@ TEST(HostileExtents, OfAnEmptyBatchAreRefusedBeforeSizesOverflow) {
             }),
             "batchnorm::moments: x has more than 2^53 elements or channels (x is " + to_string(shape) + ", NCHW)");
   EXPECT_NE(message_of<ShapeError>([&] {
-              batchnorm::input_gradient<float, float>({nullptr, shape}, {nullptr, shape}, Format::NCHW, GradientSums(3),
-                                                      TensorView<const float>(), {}, {}, 1e-5, {});
+              batchnorm::input_gradient<float, float>(
+                  Format::NCHW, {.dy = {nullptr, shape}, .x = {nullptr, shape}, .mean = TensorView<const float>()},
+                  GradientSums(3), 1e-5, {});
             }),
             "<no exception>");
 }
@@ -165,16 +166,16 @@ TEST(StatisticsMadeByHand, MomentsWithVectorsOfDifferentLengthsAreRefusedWhereve
     EXPECT_EQ(any_message_of([&] { batchnorm::finalize<float>(moments, {}, {.batch_mean = five, .batch_variance = {}}); }),
               "batchnorm::finalize: " + text);
     EXPECT_EQ(any_message_of([&] {
-                batchnorm::normalize<float, float>({x.data(), shape}, Format::NCHW, moments, {}, {}, 1e-5, {y.data(), shape});
+                batchnorm::normalize<float, float>(Format::NCHW, {.x = {x.data(), shape}}, moments, 1e-5, {y.data(), shape});
               }),
               "batchnorm::normalize: " + text);
     EXPECT_EQ(any_message_of([&] {
-                batchnorm::gradient_sums<float>({x.data(), shape}, {x.data(), shape}, Format::NCHW, moments);
+                batchnorm::gradient_sums<float>(Format::NCHW, {.dy = {x.data(), shape}, .x = {x.data(), shape}}, moments);
               }),
               "batchnorm::gradient_sums: " + text);
     EXPECT_EQ(any_message_of([&] {
-                batchnorm::input_gradient<float, float>({x.data(), shape}, {x.data(), shape}, Format::NCHW, sums, moments, {},
-                                                        1e-5, {.dx = {y.data(), shape}});
+                batchnorm::input_gradient<float, float>(Format::NCHW, {.dy = {x.data(), shape}, .x = {x.data(), shape}}, sums,
+                                                        moments, 1e-5, {.dx = {y.data(), shape}});
               }),
               "batchnorm::input_gradient: " + text);
   });
@@ -192,14 +193,15 @@ TEST(StatisticsMadeByHand, GradientSumsWithVectorsOfDifferentLengthsAreRefusedWh
     EXPECT_EQ(any_message_of([&] { batchnorm::merge(right, sums); }), "batchnorm::merge: sums have " + text);
     EXPECT_EQ(any_message_of([&] { batchnorm::merge(sums, right); }), "batchnorm::merge: sums have " + text);
     EXPECT_EQ(any_message_of([&] {
-                batchnorm::input_gradient<float, float>({x.data(), shape}, {x.data(), shape}, Format::NCHW, sums, moments, {},
-                                                        1e-5, {.dx = {y.data(), shape}});
+                batchnorm::input_gradient<float, float>(Format::NCHW, {.dy = {x.data(), shape}, .x = {x.data(), shape}}, sums,
+                                                        moments, 1e-5, {.dx = {y.data(), shape}});
               }),
               "batchnorm::input_gradient: sums have " + text);
     EXPECT_EQ(any_message_of([&] {
-                batchnorm::input_gradient<float, float>({x.data(), shape}, {x.data(), shape}, Format::NCHW, sums,
-                                                        TensorView<const float>(five), five, {}, 1e-5,
-                                                        {.dx = {y.data(), shape}});
+                batchnorm::input_gradient<float, float>(
+                    Format::NCHW,
+                    {.dy = {x.data(), shape}, .x = {x.data(), shape}, .mean = TensorView<const float>(five), .variance = five},
+                    sums, 1e-5, {.dx = {y.data(), shape}});
               }),
               "batchnorm::input_gradient: sums have " + text);
   };
@@ -240,10 +242,13 @@ TEST(InPlaceChecks, ComeBeforeScaleAndBiasAreRead) {
       const auto begins = [&](const std::string& message, const std::string& call) {
         return message.starts_with("batchnorm::InPlaceBatchNorm" + call + what);
       };
-      const std::string forward = any_message_of([&] { layer.forward({x.data(), shape}, scale, bias, {}, {}, {}, {}); });
+      const std::string forward = any_message_of([&] {
+        layer.forward({.x = {x.data(), shape}, .scale = scale, .bias = bias});
+      });
       EXPECT_TRUE(begins(forward, "")) << forward;
       const std::string backward = any_message_of([&] {
-        layer.backward({dy.data(), shape}, {x.data(), shape}, scale, bias, variance, {.dx = {dy.data(), shape}});
+        layer.backward({.dy = {dy.data(), shape}, .y = {x.data(), shape}, .scale = scale, .bias = bias, .variance = variance},
+                       {.dx = {dy.data(), shape}});
       });
       EXPECT_TRUE(begins(backward, "::backward")) << backward;
     }
@@ -259,9 +264,11 @@ TEST(InPlaceChecks, RefuseABiasTooLargeForAnAbsentScaleAsForOnes) {
     const std::string expected =
         "batchnorm::InPlaceBatchNorm: scale[1] is 1, with bias 2000 x could not be recovered from y; |scale| must be at least "
         "|bias| / 1024 and 1.1754943508222875e-36";
-    EXPECT_EQ(any_message_of([&] { layer.forward({x.data(), shape}, scale, bias, {}, {}, {}, {}); }), expected);
+    EXPECT_EQ(any_message_of([&] { layer.forward({.x = {x.data(), shape}, .scale = scale, .bias = bias}); }), expected);
     EXPECT_EQ(any_message_of([&] {
-                layer.backward({dy.data(), shape}, {x.data(), shape}, scale, bias, variance, {.dx = {dy.data(), shape}});
+                layer.backward(
+                    {.dy = {dy.data(), shape}, .y = {x.data(), shape}, .scale = scale, .bias = bias, .variance = variance},
+                    {.dx = {dy.data(), shape}});
               }),
               expected);
   }

@@ -46,8 +46,19 @@ Step<T, P> step_of(const Call<T, P>& call, const std::vector<T>& dy, double slop
   auto mean = *call.mean, variance = *call.variance;
   const InPlaceBatchNorm<T, F, P> layer(call.options, {slope});
   const TensorView<T> y(step.y.data(), call.shape);
-  layer.forward(y, view(call.scale), view(call.bias), mean, variance, step.batch_mean, step.batch_variance, options);
-  layer.backward({dy.data(), call.shape}, y, view(call.scale), view(call.bias), step.batch_variance,
+  layer.forward({.x = y,
+                 .scale = view(call.scale),
+                 .bias = view(call.bias),
+                 .mean = mean,
+                 .variance = variance,
+                 .batch_mean = step.batch_mean,
+                 .batch_variance = step.batch_variance},
+                options);
+  layer.backward({.dy = {dy.data(), call.shape},
+                  .y = y,
+                  .scale = view(call.scale),
+                  .bias = view(call.bias),
+                  .variance = step.batch_variance},
                  {{step.dx.data(), call.shape}, step.dscale, step.dbias, {step.dresidual.data(), call.shape}}, options);
   return step;
 }
@@ -148,7 +159,11 @@ TEST(InPlaceErrors, AScaleFromWhichXCannotBeRecoveredIsRefusedAndLeavesXAsItWas)
     const std::vector<float> before = call.x;
     const InPlaceBatchNorm<float> layer({}, {slope});
     const std::string message = message_of<ValueError>([&] {
-      layer.forward({call.x.data(), call.shape}, view(call.scale), view(call.bias), *call.mean, *call.variance, {}, {});
+      layer.forward({.x = {call.x.data(), call.shape},
+                     .scale = view(call.scale),
+                     .bias = view(call.bias),
+                     .mean = *call.mean,
+                     .variance = *call.variance});
     });
     EXPECT_TRUE(message == "<no exception>" || same_bits(call.x, before));
     return message;
@@ -175,20 +190,24 @@ TEST(InPlaceErrors, BackwardNamesTheOutputThatItIsGiven) {
   const auto call = invertible_call<float, float>({3, 5, 7}, Format::NCHW);
   const std::vector<float> dy(call.x.size());
   const InPlaceBatchNorm<float> layer;
-  EXPECT_EQ(
-      message_of<batchnorm::ShapeError>([&] {
-        layer.backward({dy.data(), Shape{3, 5, 7}}, {call.x.data(), call.shape}, *call.scale, *call.bias, *call.variance, {});
-      }),
-      "batchnorm::InPlaceBatchNorm::backward: dy has shape [3, 5, 7], expected the shape of y (y is " + to_string(call.shape) +
-          ", NCHW)");
+  EXPECT_EQ(message_of<batchnorm::ShapeError>([&] {
+              layer.backward({.dy = {dy.data(), Shape{3, 5, 7}},
+                              .y = {call.x.data(), call.shape},
+                              .scale = *call.scale,
+                              .bias = *call.bias,
+                              .variance = *call.variance},
+                             {});
+            }),
+            "batchnorm::InPlaceBatchNorm::backward: dy has shape [3, 5, 7], expected the shape of y (y is " +
+                to_string(call.shape) + ", NCHW)");
 }
 
 TEST(InPlaceEdges, EmptyBatchesAndAbsentParametersWork) {
   const InPlaceBatchNorm<float> layer;
   std::vector<float> variance(3, 777), dscale(3, 777), dbias(3, 777);
-  layer.forward({nullptr, Shape{0, 3, 2, 2}}, {}, {}, {}, {}, {}, variance);
+  layer.forward({.x = {nullptr, Shape{0, 3, 2, 2}}, .batch_variance = variance});
   EXPECT_EQ(variance, std::vector<float>(3, 0));
-  layer.backward({nullptr, Shape{0, 3, 2, 2}}, {nullptr, Shape{0, 3, 2, 2}}, {}, {}, variance,
+  layer.backward({.dy = {nullptr, Shape{0, 3, 2, 2}}, .y = {nullptr, Shape{0, 3, 2, 2}}, .variance = variance},
                  {.dscale = dscale, .dbias = dbias});
   EXPECT_EQ(dscale, std::vector<float>(3, 0));
   EXPECT_EQ(dbias, std::vector<float>(3, 0));

@@ -82,8 +82,8 @@ TYPED_TEST(Pieces, ComposedGiveTheOperatorsBits) {
       EXPECT_TRUE(same_bits(mean, want.mean));
       EXPECT_TRUE(same_bits(variance, want.variance));
       Guarded<T> y(call.x.size(), 1, element<T>(unwritten));
-      batchnorm::normalize<T, P>(x, call.format, moments, view(call.scale), view(call.bias), call.options.epsilon,
-                                 {y.data(), call.shape});
+      batchnorm::normalize<T, P>(call.format, {.x = x, .scale = view(call.scale), .bias = view(call.bias)}, moments,
+                                 call.options.epsilon, {y.data(), call.shape});
       EXPECT_TRUE(same_bits(y.values(), want.y));
       EXPECT_TRUE(y.guards_intact());
     });
@@ -100,11 +100,21 @@ TYPED_TEST(Pieces, NormalizeWithGivenStatisticsIsInference) {
       const auto want = run(call);
       Guarded<T> y(call.x.size(), 0, element<T>(unwritten));
       const TensorView<const P> variance(*call.variance);
-      batchnorm::normalize<T, P>({call.x.data(), call.shape}, call.format, *call.mean, variance, view(call.scale),
-                                 view(call.bias), call.options.epsilon, {y.data(), call.shape});
+      batchnorm::normalize<T, P>(call.format,
+                                 {.x = {call.x.data(), call.shape},
+                                  .scale = view(call.scale),
+                                  .bias = view(call.bias),
+                                  .mean = *call.mean,
+                                  .variance = variance},
+                                 call.options.epsilon, {y.data(), call.shape});
       EXPECT_TRUE(same_bits(y.values(), want.y));
       std::copy(call.x.begin(), call.x.end(), y.data());  // on its input
-      batchnorm::normalize<T, P>({y.data(), call.shape}, call.format, *call.mean, variance, view(call.scale), view(call.bias),
+      batchnorm::normalize<T, P>(call.format,
+                                 {.x = {y.data(), call.shape},
+                                  .scale = view(call.scale),
+                                  .bias = view(call.bias),
+                                  .mean = *call.mean,
+                                  .variance = variance},
                                  call.options.epsilon, {y.data(), call.shape});
       EXPECT_TRUE(same_bits(y.values(), want.y));
     });
@@ -130,8 +140,9 @@ TYPED_TEST(Pieces, MergedSplitsKeepThePromiseOfTheWhole) {
         }
         expect_moments<batchnorm::parameter_t<T>>(merged, want.channel);
         std::vector<T> y(call.x.size());
-        batchnorm::normalize<T, P>({call.x.data(), call.shape}, call.format, merged, view(call.scale), view(call.bias),
-                                   call.options.epsilon, {y.data(), call.shape});
+        batchnorm::normalize<T, P>(call.format,
+                                   {.x = {call.x.data(), call.shape}, .scale = view(call.scale), .bias = view(call.bias)},
+                                   merged, call.options.epsilon, {y.data(), call.shape});
         expect_kept(y_errors<T>(y, want, e, isa, true), "y");
       }
     });

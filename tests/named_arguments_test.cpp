@@ -64,8 +64,14 @@ TEST(NamedArguments, OfTheGradient) {
 TEST(NamedArguments, OfTheDoubleGradient) {
   const Layer layer;
   const BatchNorm<float> norm(true);
-  const auto want = norm.double_backward(layer.of(layer.x), layer.of(layer.dy), layer.scale, layer.mean, layer.variance,
-                                         layer.of(layer.ddx), layer.scale, layer.bias);
+  const auto want = norm.double_backward({.dy = layer.of(layer.dy),
+                                          .x = layer.of(layer.x),
+                                          .scale = layer.scale,
+                                          .mean = layer.mean,
+                                          .variance = layer.variance,
+                                          .ddx = layer.of(layer.ddx),
+                                          .ddscale = layer.scale,
+                                          .ddbias = layer.bias});
   const auto got = norm.double_backward({.dy = layer.of(layer.dy),
                                          .x = layer.of(layer.x),
                                          .scale = layer.scale,

@@ -29,7 +29,7 @@ TEST(EpsilonOutsideOfTheRoot, IsDarknetsMapForEveryVarianceDownTo0) {
     const Options options = from_darknet(epsilon);
     EXPECT_FALSE(options.is_training);
     const std::vector<float> variance = darknet_variance<float>(variances, epsilon), mean(variances.size());
-    const AffineMap map = affine_map<float>(mean, variance, nullptr, nullptr, options.epsilon);
+    const AffineMap map = affine_map<float>({.mean = mean, .variance = variance}, options.epsilon);
     for (std::size_t c = 0; c < variances.size(); ++c) {
       const Real want = 1 / (std::sqrt(static_cast<Real>(variances[c])) + static_cast<Real>(epsilon));
       EXPECT_LE(std::abs(static_cast<Real>(map.factor[c]) - want), allowed * want)

@@ -171,14 +171,15 @@ TEST(PiecesErrors, NameThemselvesInTheirErrors) {
             }),
             "batchnorm::moments: x has rank 1, expected 2 to 5 (x is [5], NCHW)");
   const auto normalize = [&](const TensorView<const float>& mean, double epsilon) {
-    batchnorm::normalize<float, float>(input, Format::NCHW, mean, variance, {}, {}, epsilon, {y.data(), x_shape});
+    batchnorm::normalize<float, float>(Format::NCHW, {.x = input, .mean = mean, .variance = variance}, epsilon,
+                                       {y.data(), x_shape});
   };
   EXPECT_EQ(message_of<ShapeError>([&] { normalize(four, 1e-5); }),
             "batchnorm::normalize: mean has 4 elements, expected C = 5 (x is [2, 5, 3, 4], NCHW)");
   EXPECT_EQ(message_of<ValueError>([&] { normalize({}, 1e-5); }), "batchnorm::normalize: mean is absent, normalize needs it");
   EXPECT_EQ(message_of<ValueError>([&] { normalize(five, 0); }), "batchnorm::normalize: epsilon is 0, it must be in (0, 1]");
   const auto with_moments = [&](const Moments& moments) {
-    batchnorm::normalize<float, float>(input, Format::NCHW, moments, {}, {}, 1e-5, {y.data(), x_shape});
+    batchnorm::normalize<float, float>(Format::NCHW, {.x = input}, moments, 1e-5, {y.data(), x_shape});
   };
   EXPECT_EQ(message_of<ShapeError>([&] { with_moments(Moments(4)); }),
             "batchnorm::normalize: moments have 4 channels, expected C = 5 (x is [2, 5, 3, 4], NCHW)");

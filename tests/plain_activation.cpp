@@ -95,9 +95,9 @@ int failures_of_lambda() {
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 9);
   int failures = 0;
   const batchnorm::Shape shape{1, channels, length};
-  batchnorm::normalize<float, float>({x.data(), shape}, batchnorm::Format::NCHW, mean,
-                                     batchnorm::TensorView<const float>(variance), nullptr, nullptr, 0.25, {y.data(), shape},
-                                     halved_square);
+  batchnorm::normalize<float, float>(
+      batchnorm::Format::NCHW, {.x = {x.data(), shape}, .mean = mean, .variance = batchnorm::TensorView<const float>(variance)},
+      0.25, {y.data(), shape}, halved_square);
   for (std::size_t i = 0; i < x.size(); ++i) failures += y[i] == 0.5F * (x[i] - 1) * (x[i] - 1) ? 0 : 1;
   return failures;
 }

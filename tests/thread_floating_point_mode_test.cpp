@@ -189,10 +189,17 @@ TYPED_TEST(FloatingPointModes, OfThreadsDoNotShowInGradients) {
           [&](const CallOptions& options) {
             DoubleGradientResult<T, P> result{std::vector<T>(call.of.x.size()), std::vector<T>(call.of.x.size()),
                                               std::vector<P>(call.of.mean.size())};
-            batchnorm::batch_norm_double_backward<T, P>(
-                format, call.of.options, call.of.x_view(), call.of.dy_view(), *call.of.scale, call.of.mean, call.of.variance,
-                call.ddx_view(), view(call.ddscale), view(call.ddbias),
-                {{result.dx.data(), shape}, {result.ddy.data(), shape}, result.dscale}, options);
+            batchnorm::batch_norm_double_backward<T, P>(format, call.of.options,
+                                                        {.dy = call.of.dy_view(),
+                                                         .x = call.of.x_view(),
+                                                         .scale = *call.of.scale,
+                                                         .mean = call.of.mean,
+                                                         .variance = call.of.variance,
+                                                         .ddx = call.ddx_view(),
+                                                         .ddscale = view(call.ddscale),
+                                                         .ddbias = view(call.ddbias)},
+                                                        {{result.dx.data(), shape}, {result.ddy.data(), shape}, result.dscale},
+                                                        options);
             return result;
           },
           [](const auto& got, const auto& want) { return bool(same(got, want)); });
@@ -218,7 +225,8 @@ TYPED_TEST(FloatingPointModes, OfThreadsDoNotShowInStatisticsInParts) {
           parts.moments = batchnorm::moments(call.x_view(), format, options);
           batchnorm::merge(parts.moments, batchnorm::moments(call.dy_view(), format, options));
           parts.sums = batchnorm::gradient_sums<T, P>(
-              call.dy_view(), call.x_view(), format, batchnorm::TensorView<const P>(call.mean), batchnorm::Identity{}, options);
+              format, {.dy = call.dy_view(), .x = call.x_view(), .mean = batchnorm::TensorView<const P>(call.mean)},
+              batchnorm::Identity{}, options);
           batchnorm::merge(parts.sums, batchnorm::GradientSums(parts.sums));
           parts.variance = call.variance;
           auto mean = call.mean;

@@ -109,10 +109,10 @@ TYPED_TEST(ThreadGradients, PiecesAreTheSameBits) {
     const auto pieces = [&](const CallOptions& options) {
       GradientResult<T, P> result{std::vector<T>(call.x.size()), std::vector<P>(call.mean.size()),
                                   std::vector<P>(call.mean.size())};
-      const auto sums = batchnorm::gradient_sums<T>(call.dy_view(), call.x_view(), format, moments, {}, options);
-      batchnorm::input_gradient<T, P>(call.dy_view(), call.x_view(), format, sums, moments, view(call.scale),
-                                      call.options.epsilon, {{result.dx.data(), shape}, result.dscale, result.dbias}, {},
-                                      options);
+      const auto sums = batchnorm::gradient_sums<T>(format, {.dy = call.dy_view(), .x = call.x_view()}, moments, {}, options);
+      batchnorm::input_gradient<T, P>(format, {.dy = call.dy_view(), .x = call.x_view(), .scale = view(call.scale)}, sums,
+                                      moments, call.options.epsilon, {{result.dx.data(), shape}, result.dscale, result.dbias},
+                                      {}, options);
       return result;
     };
     SerialExecutor serial;

@@ -32,10 +32,15 @@ template <Element T, ParameterOf<T> P>
 void double_backward(const Setting& setting, const batchnorm_double_backward_arguments& a) {
   const Views view(setting);
   batchnorm::batch_norm_double_backward<T, P>(
-      setting.format, setting.options, view.tensor<const T>("x", a.x), view.tensor<const T>("dy", a.dy),
-      view.vector<const P>("scale", a.scale), view.vector<const P>("mean", a.mean),
-      view.vector<const P>("variance", a.variance), view.optional_tensor<const T>("ddx", a.ddx),
-      view.vector<const P>("ddscale", a.ddscale), view.vector<const P>("ddbias", a.ddbias),
+      setting.format, setting.options,
+      {.dy = view.tensor<const T>("dy", a.dy),
+       .x = view.tensor<const T>("x", a.x),
+       .scale = view.vector<const P>("scale", a.scale),
+       .mean = view.vector<const P>("mean", a.mean),
+       .variance = view.vector<const P>("variance", a.variance),
+       .ddx = view.optional_tensor<const T>("ddx", a.ddx),
+       .ddscale = view.vector<const P>("ddscale", a.ddscale),
+       .ddbias = view.vector<const P>("ddbias", a.ddbias)},
       {view.optional_tensor<T>("dx", a.dx), view.optional_tensor<T>("ddy", a.ddy), view.vector<P>("dscale", a.dscale)},
       setting.call);
 }

@@ -43,8 +43,10 @@ void double_backward(const DoubleBackwardArguments& arguments, DoubleBackwardFil
   const Tensor<P> ddscale = npy::read_tensor<P>(files.ddscale), ddbias = npy::read_tensor<P>(files.ddbias);
   Tensor<T> dx(x.shape()), ddy(x.shape());
   Tensor<P> dscale(scale.shape());
-  batchnorm::batch_norm_double_backward<T, P>(arguments.format, arguments.options, x, dy, scale, mean, variance, ddx, ddscale,
-                                              ddbias, {dx, ddy, dscale}, call);
+  batchnorm::batch_norm_double_backward<T, P>(
+      arguments.format, arguments.options,
+      {.dy = dy, .x = x, .scale = scale, .mean = mean, .variance = variance, .ddx = ddx, .ddscale = ddscale, .ddbias = ddbias},
+      {dx, ddy, dscale}, call);
 
   OutputFolder out(arguments.out);
   out.add("dx", dx);

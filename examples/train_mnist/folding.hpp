@@ -30,7 +30,8 @@ network::Network<T> folded(const network::Network<T>& from) {
       continue;
     }
     const auto& [scale, bias, mean, variance, batches] = next->learnt();
-    weighted->fold(batchnorm::affine_map<T>(mean, variance, scale, bias, next->epsilon()));
+    weighted->fold(
+        batchnorm::affine_map<T>({.scale = scale, .bias = bias, .mean = mean, .variance = variance}, next->epsilon()));
     to.add(std::move(layer));
     if (std::unique_ptr<network::Layer<T>> activation = next->activation()) to.add(std::move(activation));
     ++i;

@@ -4,24 +4,21 @@
 /// @file
 /// The operator: BatchNorm, and batch_norm() for a format that is known only at run time.
 
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <type_traits>
+
 #include <batchnorm/activation.hpp>
+#include <batchnorm/check.hpp>
 #include <batchnorm/executor.hpp>
 #include <batchnorm/gradients.hpp>
 #include <batchnorm/normalize.hpp>
 #include <batchnorm/options.hpp>
 #include <batchnorm/statistic_view.hpp>
+#include <batchnorm/views.hpp>
 
 namespace batchnorm {
-
-/// What the operator reads, by name; BatchNorm says what each is. Name no temporary in one that you keep: these are views.
-template <Element T, ParameterOf<T> P>
-struct InputViews {
-  TensorView<const T> x;        ///< [N, C, spatial...] or [N, spatial..., C]
-  TensorView<const P> scale{};  ///< [C], may be absent (1)
-  TensorView<const P> bias{};   ///< [C], may be absent (0)
-  StatisticView<P> mean{};      ///< [C] the running mean: read in inference, updated in training
-  StatisticView<P> variance{};  ///< [C] the running variance, likewise
-};
 
 /// The five outputs of the operator.
 template <Element T, ParameterOf<T> P>
@@ -33,24 +30,18 @@ struct Outputs {
   Tensor<P> reserve_space_2;  ///< [C] what the gradient needs: the same variance (never an inverse deviation)
 };
 
-/// The caller's buffers for the five outputs; each but output_x may be absent.
-template <Element T, ParameterOf<T> P>
-struct OutputViews {
-  TensorView<T> output_x;           ///< may be x itself
-  TensorView<P> batch_mean{};       ///< [C] training: batch mean; inference: copy of mean
-  TensorView<P> batch_variance{};   ///< [C] training: biased batch variance; inference: copy of variance
-  TensorView<P> reserve_space_1{};  ///< [C] what the gradient needs: the same mean
-  TensorView<P> reserve_space_2{};  ///< [C] what the gradient needs: the same variance
-  TensorView<std::uint8_t> mask{};  ///< [mask_bytes(shape of x)] which elements pass the activation, for backward
-};
-
 inline namespace BATCHNORM_KERNELS {
 namespace arguments {
 
-/// The number of channels of x, once x itself is found right: nothing is allocated for an x that is not.
+/// The number of channels of x, once x itself is found right: nothing is allocated for an x that is not. Nothing where an error
+/// is reported.
 template <Element T>
-std::int64_t channels_of(const TensorView<const T>& x, Format format, std::string_view call = "batchnorm::BatchNorm") {
-  return Arguments(call, x, format).channels();
+std::optional<std::int64_t> channels_of(const TensorView<const T>& x, Format format, const CallOptions& call,
+                                        std::string_view name = "batchnorm::BatchNorm") {
+  const Reporter reporter(name, call);
+  const std::int64_t channels = Arguments(reporter, x, format).channels();
+  if (reporter.failed()) return std::nullopt;
+  return channels;
 }
 
 /// The statistics that an inference is given.
@@ -83,10 +74,26 @@ void infer(const cpu::Machine& machine, const Arguments& arguments, const Checke
 
 /// The operator with a format that is known only at run time; all else as in BatchNorm.
 template <Element T, ParameterOf<T> P = parameter_t<T>, Epilogue<T> E = Identity>
+void batch_norm(Format format, const Options& options, const InputViews<T, P>& in, const OutputViews<T, P>& out,
+                const E& epilogue = {}, const CallOptions& call = {});
+
+/// The same with arguments in their places.
+template <Element T, ParameterOf<T> P = parameter_t<T>, Epilogue<T> E = Identity>
 void batch_norm(Format format, const Options& options, std::type_identity_t<TensorView<const T>> x,
                 std::type_identity_t<TensorView<const P>> scale, std::type_identity_t<TensorView<const P>> bias,
                 std::type_identity_t<StatisticView<P>> mean, std::type_identity_t<StatisticView<P>> variance,
-                const OutputViews<T, P>& out, const E& epilogue = {}, const CallOptions& call = {});
+                const OutputViews<T, P>& out, const E& epilogue = {}, const CallOptions& call = {}) {
+  batch_norm<T, P>(format, options, InputViews<T, P>{x, scale, bias, mean, variance}, out, epilogue, call);
+}
+
+/// The same with T from x and P = parameter_t<T>.
+template <TensorLike X, Epilogue<element_of<X>> E = Identity>
+void batch_norm(Format format, const Options& options, const X& x, TensorView<const parameter_t<element_of<X>>> scale,
+                TensorView<const parameter_t<element_of<X>>> bias, StatisticView<parameter_t<element_of<X>>> mean,
+                StatisticView<parameter_t<element_of<X>>> variance, const OutputViews<element_of<X>>& out,
+                const E& epilogue = {}, const CallOptions& call = {}) {
+  batch_norm<element_of<X>>(format, options, {x, scale, bias, mean, variance}, out, epilogue, call);
+}
 
 }  // namespace BATCHNORM_KERNELS
 
@@ -137,37 +144,37 @@ class BatchNorm {
 
   /// All five outputs, owned.
   template <Epilogue<T> E = Identity>
-  BATCHNORM_INLINE Outputs<T, P> operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias,
-                                            StatisticView<P> mean, StatisticView<P> variance, const E& epilogue = {},
+  BATCHNORM_INLINE Outputs<T, P> operator()(const InputViews<T, P>& in, const E& epilogue = {},
                                             const CallOptions& call = {}) const {
-    const Shape channels{arguments::channels_of(x, F)};
-    Outputs<T, P> out{Tensor<T>(x.shape()), Tensor<P>(channels), Tensor<P>(channels), Tensor<P>(channels), Tensor<P>(channels)};
-    batch_norm<T, P>(F, options_, x, scale, bias, mean, variance,
-                     {out.output_x, out.batch_mean, out.batch_variance, out.reserve_space_1, out.reserve_space_2}, epilogue,
-                     call);
+    const auto channels = arguments::channels_of(in.x, F, call);
+    if (!channels) return {};
+    Outputs<T, P> out{Tensor<T>(in.x.shape()), Tensor<P>({*channels}), Tensor<P>({*channels}), Tensor<P>({*channels}),
+                      Tensor<P>({*channels})};
+    (*this)(in, {out.output_x, out.batch_mean, out.batch_variance, out.reserve_space_1, out.reserve_space_2}, epilogue, call);
     return out;
   }
 
   /// All outputs that `out` names, into the caller's buffers.
   template <Epilogue<T> E = Identity>
+  BATCHNORM_INLINE void operator()(const InputViews<T, P>& in, const OutputViews<T, P>& out, const E& epilogue = {},
+                                   const CallOptions& call = {}) const {
+    batch_norm<T, P>(F, options_, in, out, epilogue, call);
+  }
+
+  /// All five outputs, with the arguments of mindspore.ops.BatchNorm.
+  template <Epilogue<T> E = Identity>
+  BATCHNORM_INLINE Outputs<T, P> operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias,
+                                            StatisticView<P> mean, StatisticView<P> variance, const E& epilogue = {},
+                                            const CallOptions& call = {}) const {
+    return (*this)(InputViews<T, P>{x, scale, bias, mean, variance}, epilogue, call);
+  }
+
+  /// All outputs that `out` names, with the arguments of mindspore.ops.BatchNorm.
+  template <Epilogue<T> E = Identity>
   BATCHNORM_INLINE void operator()(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias,
                                    StatisticView<P> mean, StatisticView<P> variance, const OutputViews<T, P>& out,
                                    const E& epilogue = {}, const CallOptions& call = {}) const {
-    batch_norm<T, P>(F, options_, x, scale, bias, mean, variance, out, epilogue, call);
-  }
-
-  /// The same with named arguments: norm({.x = x, .scale = scale, .bias = bias, .mean = mean, .variance = variance}).
-  template <Epilogue<T> E = Identity>
-  BATCHNORM_INLINE Outputs<T, P> operator()(const InputViews<T, P>& in, const E& epilogue = {},
-                                            const CallOptions& call = {}) const {
-    return (*this)(in.x, in.scale, in.bias, in.mean, in.variance, epilogue, call);
-  }
-
-  /// All outputs that `out` names, with named arguments.
-  template <Epilogue<T> E = Identity>
-  BATCHNORM_INLINE void operator()(const InputViews<T, P>& in, const OutputViews<T, P>& out, const E& epilogue = {},
-                                   const CallOptions& call = {}) const {
-    (*this)(in.x, in.scale, in.bias, in.mean, in.variance, out, epilogue, call);
+    (*this)(InputViews<T, P>{x, scale, bias, mean, variance}, out, epilogue, call);
   }
 
   /// The short call: only y.
@@ -175,78 +182,85 @@ class BatchNorm {
   BATCHNORM_INLINE Tensor<T> output_x(TensorView<const T> x, TensorView<const P> scale, TensorView<const P> bias,
                                       StatisticView<P> mean, StatisticView<P> variance, const E& epilogue = {},
                                       const CallOptions& call = {}) const {
-    arguments::channels_of(x, F);
+    if (!arguments::channels_of(x, F, call)) return {};
     Tensor<T> y(x.shape());
-    batch_norm<T, P>(F, options_, x, scale, bias, mean, variance, {.output_x = y}, epilogue, call);
+    (*this)(InputViews<T, P>{x, scale, bias, mean, variance}, {.output_x = y}, epilogue, call);
     return y;
   }
 
+  /// What is wrong with the same call, or nothing; no data is read or written.
+  template <Epilogue<T> E = Identity>
+  BATCHNORM_INLINE std::optional<Error> check(const InputViews<T, P>& in, const OutputViews<T, P>& out, const E& epilogue = {},
+                                              const CallOptions& call = {}) const {
+    return arguments::checked(call, [&](const CallOptions& checking) { (*this)(in, out, epilogue, checking); });
+  }
+
   /// The gradients of y by x, scale and bias, owned: batch_norm_backward() says how. dy and x as in the forward pass, mean and
-  /// variance its reserve_space_1 and _2.
+  /// variance its reserve_space_1 and _2:
+  /// norm.backward({.dy = dy, .x = x, .scale = scale, .mean = mean, .variance = variance}).
   template <GradientPath<T> G = Identity>
-  BATCHNORM_INLINE Gradients<T, P> backward(TensorView<const T> dy, TensorView<const T> x, TensorView<const P> scale,
-                                            TensorView<const P> mean, TensorView<const P> variance, const G& through = {},
+  BATCHNORM_INLINE Gradients<T, P> backward(const GradientInputViews<T, P>& in, const G& through = {},
                                             const CallOptions& call = {}) const {
-    const Shape channels{arguments::channels_of(x, F, "batchnorm::BatchNorm::backward")};
-    Gradients<T, P> out{Tensor<T>(x.shape()), Tensor<P>(channels), Tensor<P>(channels)};
-    batch_norm_backward<T, P>(F, options_, dy, x, scale, mean, variance, {out.dx, out.dscale, out.dbias}, through, call);
+    const auto channels = arguments::channels_of(in.x, F, call, "batchnorm::BatchNorm::backward");
+    if (!channels) return {};
+    Gradients<T, P> out{Tensor<T>(in.x.shape()), Tensor<P>({*channels}), Tensor<P>({*channels})};
+    backward(in, {out.dx, out.dscale, out.dbias}, through, call);
     return out;
   }
 
   /// All gradients that `out` names, into the caller's buffers.
   template <GradientPath<T> G = Identity>
+  BATCHNORM_INLINE void backward(const GradientInputViews<T, P>& in, const GradientViews<T, P>& out, const G& through = {},
+                                 const CallOptions& call = {}) const {
+    batch_norm_backward<T, P>(F, options_, in, out, through, call);
+  }
+
+  /// The gradients, owned, with arguments in their places: mind that dy and x are of one type, and so are scale, mean and
+  /// variance.
+  template <GradientPath<T> G = Identity>
+  BATCHNORM_INLINE Gradients<T, P> backward(TensorView<const T> dy, TensorView<const T> x, TensorView<const P> scale,
+                                            TensorView<const P> mean, TensorView<const P> variance, const G& through = {},
+                                            const CallOptions& call = {}) const {
+    return backward(GradientInputViews<T, P>{dy, x, scale, mean, variance}, through, call);
+  }
+
+  /// All gradients that `out` names, with arguments in their places.
+  template <GradientPath<T> G = Identity>
   BATCHNORM_INLINE void backward(TensorView<const T> dy, TensorView<const T> x, TensorView<const P> scale,
                                  TensorView<const P> mean, TensorView<const P> variance, const GradientViews<T, P>& out,
                                  const G& through = {}, const CallOptions& call = {}) const {
-    batch_norm_backward<T, P>(F, options_, dy, x, scale, mean, variance, out, through, call);
+    backward(GradientInputViews<T, P>{dy, x, scale, mean, variance}, out, through, call);
   }
 
-  /// The same with named arguments, since dy and x are of one type, and so are scale, mean and variance:
-  /// norm.backward({.dy = dy, .x = x, .scale = scale, .mean = mean, .variance = variance}, {.dx = dx}).
+  /// What is wrong with the same call of backward(), or nothing; no data is read or written.
   template <GradientPath<T> G = Identity>
-  BATCHNORM_INLINE Gradients<T, P> backward(const GradientInputViews<T, P>& in, const G& through = {},
-                                            const CallOptions& call = {}) const {
-    return backward(in.dy, in.x, in.scale, in.mean, in.variance, through, call);
-  }
-
-  /// All gradients that `out` names, with named arguments.
-  template <GradientPath<T> G = Identity>
-  BATCHNORM_INLINE void backward(const GradientInputViews<T, P>& in, const GradientViews<T, P>& out, const G& through = {},
-                                 const CallOptions& call = {}) const {
-    backward(in.dy, in.x, in.scale, in.mean, in.variance, out, through, call);
+  BATCHNORM_INLINE std::optional<Error> check_backward(const GradientInputViews<T, P>& in, const GradientViews<T, P>& out,
+                                                       const G& through = {}, const CallOptions& call = {}) const {
+    return arguments::checked(call, [&](const CallOptions& checking) { backward(in, out, through, checking); });
   }
 
   /// The gradients of sum(ddx * dx) + sum(ddscale * dscale) + sum(ddbias * dbias) by x, dy and scale, owned:
   /// batch_norm_double_backward() says how.
-  BATCHNORM_INLINE DoubleGradients<T, P> double_backward(TensorView<const T> x, TensorView<const T> dy,
-                                                         TensorView<const P> scale, TensorView<const P> mean,
-                                                         TensorView<const P> variance, TensorView<const T> ddx,
-                                                         TensorView<const P> ddscale, TensorView<const P> ddbias,
+  BATCHNORM_INLINE DoubleGradients<T, P> double_backward(const DoubleGradientInputViews<T, P>& in,
                                                          const CallOptions& call = {}) const {
-    const Shape channels{arguments::channels_of(x, F, "batchnorm::BatchNorm::double_backward")};
-    DoubleGradients<T, P> out{Tensor<T>(x.shape()), Tensor<T>(x.shape()), Tensor<P>(channels)};
-    double_backward(x, dy, scale, mean, variance, ddx, ddscale, ddbias, {out.dx, out.ddy, out.dscale}, call);
+    const auto channels = arguments::channels_of(in.x, F, call, "batchnorm::BatchNorm::double_backward");
+    if (!channels) return {};
+    DoubleGradients<T, P> out{Tensor<T>(in.x.shape()), Tensor<T>(in.x.shape()), Tensor<P>({*channels})};
+    double_backward(in, {out.dx, out.ddy, out.dscale}, call);
     return out;
   }
 
   /// All that `out` names, into the caller's buffers.
-  BATCHNORM_INLINE void double_backward(TensorView<const T> x, TensorView<const T> dy, TensorView<const P> scale,
-                                        TensorView<const P> mean, TensorView<const P> variance, TensorView<const T> ddx,
-                                        TensorView<const P> ddscale, TensorView<const P> ddbias,
-                                        const DoubleGradientViews<T, P>& out, const CallOptions& call = {}) const {
-    batch_norm_double_backward<T, P>(F, options_, x, dy, scale, mean, variance, ddx, ddscale, ddbias, out, call);
-  }
-
-  /// The same with named arguments.
-  BATCHNORM_INLINE DoubleGradients<T, P> double_backward(const DoubleGradientInputViews<T, P>& in,
-                                                         const CallOptions& call = {}) const {
-    return double_backward(in.x, in.dy, in.scale, in.mean, in.variance, in.ddx, in.ddscale, in.ddbias, call);
-  }
-
-  /// All that `out` names, with named arguments.
   BATCHNORM_INLINE void double_backward(const DoubleGradientInputViews<T, P>& in, const DoubleGradientViews<T, P>& out,
                                         const CallOptions& call = {}) const {
-    double_backward(in.x, in.dy, in.scale, in.mean, in.variance, in.ddx, in.ddscale, in.ddbias, out, call);
+    batch_norm_double_backward<T, P>(F, options_, in, out, call);
+  }
+
+  /// What is wrong with the same call of double_backward(), or nothing; no data is read or written.
+  BATCHNORM_INLINE std::optional<Error> check_double_backward(const DoubleGradientInputViews<T, P>& in,
+                                                              const DoubleGradientViews<T, P>& out,
+                                                              const CallOptions& call = {}) const {
+    return arguments::checked(call, [&](const CallOptions& checking) { double_backward(in, out, checking); });
   }
 
  private:
@@ -268,32 +282,31 @@ struct ForwardArguments {
   cpu::ChannelArguments<P> channels;
   Constants<P> constants;
 
-  ForwardArguments(std::string_view name, Format format, const Options& options, const TensorView<const T>& x,
-                   const TensorView<const P>& scale, const TensorView<const P>& bias, const StatisticView<P>& mean,
-                   const StatisticView<P>& variance, const OutputViews<T, P>& out, const E& epilogue, const CallOptions& call)
-      : arguments(name, x, format, Replaceable::yes, output_replaces), checked(arguments, x, out.output_x, epilogue) {
+  ForwardArguments(const Reporter& reporter, Format format, const Options& options, const InputViews<T, P>& in,
+                   const OutputViews<T, P>& out, const E& epilogue, const CallOptions& call)
+      : arguments(reporter, in.x, format, Replaceable::yes, output_replaces), checked(arguments, in.x, out.output_x, epilogue) {
     if constexpr (writes_mask) {
       arguments.check_trainable(checked.work.operation.activation.get());
       mask = arguments.mask(out.mask);
       checked.work.bits = {nullptr, mask, arguments.geometry().elements()};
     }
-    channels.scale = arguments.channel_vector("scale", scale);
-    channels.bias = arguments.channel_vector("bias", bias);
+    channels.scale = arguments.channel_vector("scale", in.scale);
+    channels.bias = arguments.channel_vector("bias", in.bias);
     channels.batch_mean[0] = arguments.channel_vector("batch_mean", out.batch_mean);
     channels.batch_variance[0] = arguments.channel_vector("batch_variance", out.batch_variance);
     channels.batch_mean[1] = arguments.channel_vector("reserve_space_1", out.reserve_space_1);
     channels.batch_variance[1] = arguments.channel_vector("reserve_space_2", out.reserve_space_2);
-    arguments.check_together("mean", mean.present(), "variance", variance.present());
-    if (!options.is_training) arguments.check_present("mean", mean.present(), "inference normalises with it");
+    arguments.check_together("mean", in.mean.present(), "variance", in.variance.present());
+    if (!options.is_training) arguments.check_present("mean", in.mean.present(), "inference normalises with it");
     if (options.is_training) {
-      channels.running_mean = arguments.updated_statistic("mean", mean);
-      channels.running_variance = arguments.updated_statistic("variance", variance);
+      channels.running_mean = arguments.updated_statistic("mean", in.mean);
+      channels.running_variance = arguments.updated_statistic("variance", in.variance);
     } else {
-      constants.mean = arguments.channel_vector("mean", mean.values());
-      constants.variance = arguments.channel_vector("variance", variance.values());
+      constants.mean = arguments.channel_vector("mean", in.mean.values());
+      constants.variance = arguments.channel_vector("variance", in.variance.values());
     }
     channels.epsilon = options.epsilon;
-    channels.momentum = momentum_of(name, options, call);
+    channels.momentum = momentum_of(reporter, options, call);
     channels.keeps_if_not_finite = options.not_finite == NotFinite::keep;
     arguments.check_overlap();
   }
@@ -302,13 +315,12 @@ struct ForwardArguments {
 /// Calls f(std::true_type()) where the call is to write a mask, else f(std::false_type()).
 /// @throws ValueError   a mask is given that the epilogue cannot fill
 template <class E, class F>
-void with_mask_or_without(std::string_view name, bool is_given, const F& f) {
+void with_mask_or_without(const Reporter& reporter, bool is_given, const F& f) {
   if (!is_given) return f(std::false_type());
   if constexpr (DifferentiableActivation<typename batchnorm::detail::EpilogueParts<E>::Activation>) {
     f(std::true_type());
   } else {
-    batchnorm::detail::fail<ValueError>(std::string(name) +
-                                        ": mask is given, but the epilogue has no activation that fills one");
+    reporter.fail<ValueError>("mask is given, but the epilogue has no activation that fills one");
   }
 }
 
@@ -331,16 +343,14 @@ void forward(ForwardArguments<writes_mask, T, P, E>& given, const Options& optio
 }  // namespace arguments
 
 template <Element T, ParameterOf<T> P, Epilogue<T> E>
-void batch_norm(Format format, const Options& options, std::type_identity_t<TensorView<const T>> x,
-                std::type_identity_t<TensorView<const P>> scale, std::type_identity_t<TensorView<const P>> bias,
-                std::type_identity_t<StatisticView<P>> mean, std::type_identity_t<StatisticView<P>> variance,
-                const OutputViews<T, P>& out, const E& epilogue, const CallOptions& call) {
-  constexpr std::string_view name = "batchnorm::BatchNorm";
-  arguments::check_options(name, options);
-  arguments::with_mask_or_without<E>(name, out.mask.present(), [&](auto writes_mask) {
-    arguments::ForwardArguments<decltype(writes_mask)::value, T, P, E> given(name, format, options, x, scale, bias, mean,
-                                                                             variance, out, epilogue, call);
-    arguments::forward(given, options, call);
+void batch_norm(Format format, const Options& options, const InputViews<T, P>& in, const OutputViews<T, P>& out,
+                const E& epilogue, const CallOptions& call) {
+  const arguments::Reporter reporter("batchnorm::BatchNorm", call);
+  arguments::check_options(reporter, options);
+  arguments::with_mask_or_without<E>(reporter, out.mask.present(), [&](auto writes_mask) {
+    arguments::ForwardArguments<decltype(writes_mask)::value, T, P, E> given(reporter, format, options, in, out, epilogue,
+                                                                             call);
+    if (!arguments::stops(reporter, call)) arguments::forward(given, options, call);
   });
 }
 

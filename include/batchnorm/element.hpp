@@ -8,6 +8,10 @@
 #include <string_view>
 #include <type_traits>
 
+#if defined(__has_include) && __has_include(<stdfloat>)
+#include <stdfloat>
+#endif
+
 #include <Eigen/Core>
 
 namespace batchnorm {
@@ -17,6 +21,31 @@ using half = Eigen::half;
 
 /// The upper half of a float, with its exponent of 8 bits, as Eigen defines it: 2 bytes, conversions from and to float.
 using bfloat16 = Eigen::bfloat16;
+
+namespace detail {
+
+/// The compiler's own types of the same bits as half and bfloat16: _Float16, std::float16_t, std::bfloat16_t.
+template <class U>
+struct SameBits {};
+#if defined(__FLT16_MAX__)
+template <>
+struct SameBits<_Float16> {
+  using type = half;
+};
+#elif defined(__STDCPP_FLOAT16_T__)
+template <>
+struct SameBits<std::float16_t> {
+  using type = half;
+};
+#endif
+#if defined(__STDCPP_BFLOAT16_T__)
+template <>
+struct SameBits<std::bfloat16_t> {
+  using type = bfloat16;
+};
+#endif
+
+}  // namespace detail
 
 /// What x and y may hold.
 template <class T>

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// What calls throw.
+/// What calls throw, and the same as a value.
 
 #include <stdexcept>
 #include <string>
@@ -22,6 +22,21 @@ class ShapeError : public std::invalid_argument {
 /// A number, a pointer, a name or an overlap that the call cannot accept. The message names the argument and the rule.
 class ValueError : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;
+};
+
+/// Which of the two an Error would be as an exception.
+enum class ErrorKind {
+  shape,  ///< ShapeError
+  value   ///< ValueError
+};
+
+/// What is wrong with the arguments of a call, as a value: check() and CallOptions::error give it.
+struct Error {
+  ErrorKind kind = ErrorKind::value;  ///< the exception that would be thrown
+  std::string message;                ///< its text: names the call, the argument, what was expected and what was got
+
+  /// Of the same kind and text.
+  friend bool operator==(const Error&, const Error&) = default;
 };
 
 #if !defined(__cpp_exceptions)

@@ -37,6 +37,12 @@ inline namespace BATCHNORM_KERNELS {
 template <Element T>
 std::string explain(Pass pass, TensorView<const T> x, Format format, const CallOptions& call = {});
 
+/// The same of whatever a TensorView is made of.
+template <TensorLike X>
+std::string explain(Pass pass, const X& x, Format format, const CallOptions& call = {}) {
+  return explain<element_of<X>>(pass, TensorView<const element_of<X>>(x), format, call);
+}
+
 // ----------------------------------------------------------------------------------------------------------------------------
 
 namespace arguments {
@@ -86,7 +92,9 @@ struct PassShape {
 
 template <Element T>
 std::string explain(Pass pass, TensorView<const T> x, Format format, const CallOptions& call) {
-  const arguments::Arguments arguments("batchnorm::explain", x, format);
+  const arguments::Reporter reporter("batchnorm::explain", call);
+  const arguments::Arguments arguments(reporter, x, format);
+  if (arguments::stops(reporter, call)) return {};
   if (arguments.empty()) return "an empty batch: nothing is done";
   const cpu::Machine machine = arguments::machine_of(call);
   const arguments::PassShape<T> shape(pass, arguments.geometry(), arguments.x(x).pitch);

@@ -7,6 +7,7 @@
 
 #include <batchnorm/call/folding.hpp>
 #include <batchnorm/tensor.hpp>
+#include <batchnorm/views.hpp>
 
 namespace batchnorm {
 
@@ -15,7 +16,7 @@ namespace batchnorm {
 ///
 /// A batch norm in inference is an affine map per channel, and a convolution or linear layer beside it can do that map's work:
 ///
-///   const AffineMap norm = affine_map<float>(mean, variance, scale, bias, epsilon);
+///   const AffineMap norm = affine_map<float>({.scale = s, .bias = b, .mean = m, .variance = v}, epsilon);
 ///   const auto folded = fold_after<float>(weights, layer_bias, norm);  // y = norm(layer(x)) == folded layer(x)
 ///
 /// What folding costs: the sum of products and the bias cancel where |mean| is large beside the deviation, digits that
@@ -55,9 +56,7 @@ inline namespace BATCHNORM_KERNELS {
 /// @throws ShapeError, ValueError   as normalize does; epsilon must be in (0, 1]; also where finite arguments with
 ///                                  variance + epsilon > 0 give a factor or a shift beyond the range of double
 template <Element P>
-AffineMap affine_map(std::type_identity_t<TensorView<const P>> mean, TensorView<const P> variance,
-                     std::type_identity_t<TensorView<const P>> scale, std::type_identity_t<TensorView<const P>> bias,
-                     double epsilon);
+AffineMap affine_map(const InferenceParameters<P>& parameters, double epsilon, const CallOptions& call = {});
 
 /// Folds a map that follows a convolution or linear layer, y = map(W x + b), into the layer:
 ///
@@ -80,23 +79,25 @@ AffineMap affine_map(std::type_identity_t<TensorView<const P>> mean, TensorView<
 /// Nothing is written when one is thrown.
 template <Element T, ParameterOf<T> B = T>
 void fold_after(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
-                const std::type_identity_t<FoldedLayerViews<T, B>>& folded);
+                const std::type_identity_t<FoldedLayerViews<T, B>>& folded, const CallOptions& call = {});
 
 /// The same as the other fold_after(), owned and dense.
 template <Element T, ParameterOf<T> B = T>
-FoldedLayer<T, B> fold_after(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map);
+FoldedLayer<T, B> fold_after(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
+                             const CallOptions& call = {});
 
 /// The same for a transposed convolution, whose weights are [I, O / groups, kernel...] (or a linear layer's [I, O]): output
 /// channel k of group g is o = g * (O / groups) + k.
 /// @throws ValueError   also where groups is not a divisor of I
 template <Element T, ParameterOf<T> B = T>
 void fold_after_transposed(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
-                           const std::type_identity_t<FoldedLayerViews<T, B>>& folded, std::int64_t groups = 1);
+                           const std::type_identity_t<FoldedLayerViews<T, B>>& folded, std::int64_t groups = 1,
+                           const CallOptions& call = {});
 
 /// The same as the other fold_after_transposed(), owned and dense.
 template <Element T, ParameterOf<T> B = T>
 FoldedLayer<T, B> fold_after_transposed(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias,
-                                        const AffineMap& map, std::int64_t groups = 1);
+                                        const AffineMap& map, std::int64_t groups = 1, const CallOptions& call = {});
 
 /// Folds a map that precedes a convolution or linear layer, y = W map(x) + b, into the layer:
 ///
@@ -112,50 +113,96 @@ FoldedLayer<T, B> fold_after_transposed(TensorView<const T> weights, std::type_i
 /// @throws ValueError   also where groups is not a divisor of O
 template <Element T, ParameterOf<T> B = T>
 void fold_before(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
-                 const std::type_identity_t<FoldedLayerViews<T, B>>& folded, std::int64_t groups = 1);
+                 const std::type_identity_t<FoldedLayerViews<T, B>>& folded, std::int64_t groups = 1,
+                 const CallOptions& call = {});
 
 /// The same as the other fold_before(), owned and dense.
 template <Element T, ParameterOf<T> B = T>
 FoldedLayer<T, B> fold_before(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
-                              std::int64_t groups = 1);
+                              std::int64_t groups = 1, const CallOptions& call = {});
+
+/// fold_after() with T = B from the weights.
+template <TensorLike W>
+void fold_after(const W& weights, TensorView<const element_of<W>> bias, const AffineMap& map,
+                const FoldedLayerViews<element_of<W>>& folded, const CallOptions& call = {}) {
+  fold_after<element_of<W>>(TensorView<const element_of<W>>(weights), bias, map, folded, call);
+}
+
+/// fold_after() with T = B from the weights, owned and dense.
+template <TensorLike W>
+FoldedLayer<element_of<W>> fold_after(const W& weights, TensorView<const element_of<W>> bias, const AffineMap& map,
+                                      const CallOptions& call = {}) {
+  return fold_after<element_of<W>>(TensorView<const element_of<W>>(weights), bias, map, call);
+}
+
+/// fold_after_transposed() with T = B from the weights.
+template <TensorLike W>
+void fold_after_transposed(const W& weights, TensorView<const element_of<W>> bias, const AffineMap& map,
+                           const FoldedLayerViews<element_of<W>>& folded, std::int64_t groups = 1,
+                           const CallOptions& call = {}) {
+  fold_after_transposed<element_of<W>>(TensorView<const element_of<W>>(weights), bias, map, folded, groups, call);
+}
+
+/// fold_after_transposed() with T = B from the weights, owned and dense.
+template <TensorLike W>
+FoldedLayer<element_of<W>> fold_after_transposed(const W& weights, TensorView<const element_of<W>> bias, const AffineMap& map,
+                                                 std::int64_t groups = 1, const CallOptions& call = {}) {
+  return fold_after_transposed<element_of<W>>(TensorView<const element_of<W>>(weights), bias, map, groups, call);
+}
+
+/// fold_before() with T = B from the weights.
+template <TensorLike W>
+void fold_before(const W& weights, TensorView<const element_of<W>> bias, const AffineMap& map,
+                 const FoldedLayerViews<element_of<W>>& folded, std::int64_t groups = 1, const CallOptions& call = {}) {
+  fold_before<element_of<W>>(TensorView<const element_of<W>>(weights), bias, map, folded, groups, call);
+}
+
+/// fold_before() with T = B from the weights, owned and dense.
+template <TensorLike W>
+FoldedLayer<element_of<W>> fold_before(const W& weights, TensorView<const element_of<W>> bias, const AffineMap& map,
+                                       std::int64_t groups = 1, const CallOptions& call = {}) {
+  return fold_before<element_of<W>>(TensorView<const element_of<W>>(weights), bias, map, groups, call);
+}
 
 // ----------------------------------------------------------------------------------------------------------------------------
 
 template <Element P>
-AffineMap affine_map(std::type_identity_t<TensorView<const P>> mean, TensorView<const P> variance,
-                     std::type_identity_t<TensorView<const P>> scale, std::type_identity_t<TensorView<const P>> bias,
-                     double epsilon) {
-  constexpr std::string_view name = "batchnorm::affine_map";
-  arguments::check_epsilon(name, epsilon);
-  if (mean.present() && mean.shape().rank() != 1) {
-    detail::fail<ShapeError>(std::string(name) + ": mean has shape " + to_string(mean.shape()) + ", expected [C]");
+AffineMap affine_map(const InferenceParameters<P>& parameters, double epsilon, const CallOptions& call) {
+  const arguments::Reporter reporter("batchnorm::affine_map", call);
+  arguments::check_epsilon(reporter, epsilon);
+  const Shape& shape = parameters.mean.shape();
+  if (parameters.mean.present() && shape.rank() != 1) {
+    reporter.fail<ShapeError>("mean has shape " + to_string(shape) + ", expected [C]");
+  } else if (parameters.mean.present() && shape[0] < 0) {
+    reporter.fail<ShapeError>("mean has a negative extent, its shape is " + to_string(shape));
   }
-  arguments::Arguments arguments(name, element_count(mean.shape(), name, "mean"));
-  arguments.check_present("mean", mean.present(), "affine_map needs it");
-  arguments.check_present("variance", variance.present(), "affine_map needs it");
-  const P* mean_data = arguments.channel_vector("mean", mean);
-  const P* variance_data = arguments.channel_vector("variance", variance);
-  const P* scale_data = arguments.channel_vector("scale", scale);
-  const P* bias_data = arguments.channel_vector("bias", bias);
+  arguments::Arguments arguments(reporter, shape.rank() == 1 ? shape[0] : 0);
+  arguments.check_present("mean", parameters.mean.present(), "affine_map needs it");
+  arguments.check_present("variance", parameters.variance.present(), "affine_map needs it");
+  const P* mean = arguments.channel_vector("mean", parameters.mean);
+  const P* variance = arguments.channel_vector("variance", parameters.variance);
+  const P* scale = arguments.channel_vector("scale", parameters.scale);
+  const P* bias = arguments.channel_vector("bias", parameters.bias);
+  if (reporter.stops()) return {};
   AffineMap map;
   cpu::in_default_mode([&] {
     for (std::int64_t c = 0; c < arguments.channels(); ++c) {
-      const double deviation = std::sqrt(folding::widened(variance_data[c]) + epsilon), m = folding::widened(mean_data[c]);
-      const double s = scale_data == nullptr ? 1.0 : folding::widened(scale_data[c]);
-      const double b = bias_data == nullptr ? 0.0 : folding::widened(bias_data[c]);
+      const double deviation = std::sqrt(folding::widened(variance[c]) + epsilon), m = folding::widened(mean[c]);
+      const double s = scale == nullptr ? 1.0 : folding::widened(scale[c]);
+      const double b = bias == nullptr ? 0.0 : folding::widened(bias[c]);
       const double factor = s / deviation, shift = std::fma(-m, factor, b);
       const bool is_made_of_finite = folding::is_finite(deviation) && deviation != 0 && folding::is_finite(m) &&
                                      folding::is_finite(s) && folding::is_finite(b);
       if (is_made_of_finite && !(folding::is_finite(factor) && folding::is_finite(shift))) {
-        detail::fail<ValueError>(std::string(name) + ": " +
-                                 folding::out_of_range<double>("the map", "in channel " + std::to_string(c) +
-                                                                              " the factor is " + arguments::to_string(factor) +
-                                                                              " and the shift " + arguments::to_string(shift)));
+        reporter.fail<ValueError>(folding::out_of_range<double>(
+            "the map", "in channel " + std::to_string(c) + " the factor is " + arguments::to_string(factor) +
+                           " and the shift " + arguments::to_string(shift)));
       }
       map.factor.push_back(factor);
       map.shift.push_back(shift);
     }
   });
+  if (reporter.failed()) return {};
   return map;
 }
 
@@ -163,8 +210,9 @@ namespace folding {
 
 template <Element T, Element B>
 void into(const Fold& fold, const TensorView<const T>& weights, const TensorView<const B>& bias, const AffineMap& map,
-          const FoldedLayerViews<T, B>& folded, std::int64_t groups) {
-  const Layer layer(fold, weights.present(), weights.shape(), groups);
+          const FoldedLayerViews<T, B>& folded, std::int64_t groups, const CallOptions& call) {
+  const Layer layer(fold, {fold.call, call}, weights.present(), weights.shape(), groups);
+  if (layer.failed()) return;
   cpu::in_default_mode([&] {
     folding::fold<T, B>(layer, {weights, bias, map.factor, map.shift, folded.weights, folded.bias});
   });
@@ -172,12 +220,14 @@ void into(const Fold& fold, const TensorView<const T>& weights, const TensorView
 
 template <Element T, Element B>
 FoldedLayer<T, B> owned(const Fold& fold, const TensorView<const T>& weights, const TensorView<const B>& bias,
-                        const AffineMap& map, std::int64_t groups) {
-  const Layer layer(fold, weights.present(), weights.shape(), groups);
+                        const AffineMap& map, std::int64_t groups, const CallOptions& call) {
+  const Layer layer(fold, {fold.call, call}, weights.present(), weights.shape(), groups);
+  if (layer.failed()) return {};
   FoldedLayer<T, B> folded{Tensor<T>(weights.shape()), Tensor<B>(Shape{layer.outputs()})};
   cpu::in_default_mode([&] {
     folding::fold<T, B>(layer, {weights, bias, map.factor, map.shift, folded.weights, folded.bias});
   });
+  if (layer.stops()) return {};
   return folded;
 }
 
@@ -185,38 +235,39 @@ FoldedLayer<T, B> owned(const Fold& fold, const TensorView<const T>& weights, co
 
 template <Element T, ParameterOf<T> B>
 void fold_after(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
-                const std::type_identity_t<FoldedLayerViews<T, B>>& folded) {
-  folding::into<T, B>(folding::after, weights, bias, map, folded, 1);
+                const std::type_identity_t<FoldedLayerViews<T, B>>& folded, const CallOptions& call) {
+  folding::into<T, B>(folding::after, weights, bias, map, folded, 1, call);
 }
 
 template <Element T, ParameterOf<T> B>
-FoldedLayer<T, B> fold_after(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias,
-                             const AffineMap& map) {
-  return folding::owned<T, B>(folding::after, weights, bias, map, 1);
+FoldedLayer<T, B> fold_after(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
+                             const CallOptions& call) {
+  return folding::owned<T, B>(folding::after, weights, bias, map, 1, call);
 }
 
 template <Element T, ParameterOf<T> B>
 void fold_after_transposed(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
-                           const std::type_identity_t<FoldedLayerViews<T, B>>& folded, std::int64_t groups) {
-  folding::into<T, B>(folding::after_transposed, weights, bias, map, folded, groups);
+                           const std::type_identity_t<FoldedLayerViews<T, B>>& folded, std::int64_t groups,
+                           const CallOptions& call) {
+  folding::into<T, B>(folding::after_transposed, weights, bias, map, folded, groups, call);
 }
 
 template <Element T, ParameterOf<T> B>
 FoldedLayer<T, B> fold_after_transposed(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias,
-                                        const AffineMap& map, std::int64_t groups) {
-  return folding::owned<T, B>(folding::after_transposed, weights, bias, map, groups);
+                                        const AffineMap& map, std::int64_t groups, const CallOptions& call) {
+  return folding::owned<T, B>(folding::after_transposed, weights, bias, map, groups, call);
 }
 
 template <Element T, ParameterOf<T> B>
 void fold_before(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
-                 const std::type_identity_t<FoldedLayerViews<T, B>>& folded, std::int64_t groups) {
-  folding::into<T, B>(folding::before, weights, bias, map, folded, groups);
+                 const std::type_identity_t<FoldedLayerViews<T, B>>& folded, std::int64_t groups, const CallOptions& call) {
+  folding::into<T, B>(folding::before, weights, bias, map, folded, groups, call);
 }
 
 template <Element T, ParameterOf<T> B>
 FoldedLayer<T, B> fold_before(TensorView<const T> weights, std::type_identity_t<TensorView<const B>> bias, const AffineMap& map,
-                              std::int64_t groups) {
-  return folding::owned<T, B>(folding::before, weights, bias, map, groups);
+                              std::int64_t groups, const CallOptions& call) {
+  return folding::owned<T, B>(folding::before, weights, bias, map, groups, call);
 }
 
 }  // namespace BATCHNORM_KERNELS

@@ -89,26 +89,39 @@ namespace detail {
 /// overflow, though a stride of 0 lets any number of elements share memory, and doubles count them.
 inline constexpr std::int64_t most_elements = std::int64_t{1} << 53;
 
+/// The number of elements of a shape, or what a message says around the name of a tensor that cannot have it.
+struct ElementCount {
+  std::int64_t elements = 0;
+  const char* before_name = nullptr;  // null where nothing is wrong
+  const char* after_name = nullptr;
+};
+
+inline ElementCount count_elements(const Shape& shape) noexcept {
+  std::int64_t product = 1;
+  bool empty = false;
+  bool overflow = false;
+  for (const std::int64_t extent : shape.extents()) {
+    if (extent < 0) return {0, "", " has a negative extent"};
+    empty = empty || extent == 0;
+    overflow = __builtin_mul_overflow(product, extent == 0 ? 1 : extent, &product) || overflow;
+  }
+  if (overflow) return {0, "the number of elements of ", " overflows 64 bits"};
+  return {empty ? 0 : product};
+}
+
+inline std::string problem_of(const ElementCount& count, const Shape& shape, std::string_view name) {
+  return std::string(count.before_name).append(name).append(count.after_name).append(", its shape is ") + to_string(shape);
+}
+
 }  // namespace detail
 
 /// Number of elements: the product of the extents, 0 when one of them is 0, 1 for rank 0.
 /// @throws ShapeError   a negative extent, or a product beyond 2^63 - 1; `call` and `name` stand in the message
 inline std::int64_t element_count(const Shape& shape, std::string_view call = "batchnorm",
                                   std::string_view name = "the tensor") {
-  const auto refuse = [&](std::string_view before, std::string_view after) {
-    detail::fail<ShapeError>(
-        std::string(call).append(": ").append(before).append(name).append(after).append(", its shape is ") + to_string(shape));
-  };
-  std::int64_t product = 1;
-  bool empty = false;
-  bool overflow = false;
-  for (const std::int64_t extent : shape.extents()) {
-    if (extent < 0) refuse("", " has a negative extent");
-    empty = empty || extent == 0;
-    overflow = __builtin_mul_overflow(product, extent == 0 ? 1 : extent, &product) || overflow;
-  }
-  if (overflow) refuse("the number of elements of ", " overflows 64 bits");
-  return empty ? 0 : product;
+  const detail::ElementCount count = detail::count_elements(shape);
+  if (count.before_name == nullptr) return count.elements;
+  detail::fail<ShapeError>(std::string(call).append(": ") + detail::problem_of(count, shape, name));
 }
 
 }  // namespace batchnorm

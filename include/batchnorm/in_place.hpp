@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <string>
 
 #include <batchnorm/batch_norm.hpp>
@@ -20,6 +21,28 @@ concept InvertsVector = requires(const A& activation, const V& y) {
 };
 
 }  // namespace detail
+
+/// What InPlaceBatchNorm::forward() reads and writes.
+template <Element T, ParameterOf<T> P = parameter_t<T>>
+struct InPlaceViews {
+  TensorView<T> x;                 ///< [N, C, spatial...] or [N, spatial..., C]; y takes its place
+  TensorView<const P> scale{};     ///< [C], may be absent (1)
+  TensorView<const P> bias{};      ///< [C], may be absent (0)
+  TensorView<P> mean{};            ///< [C] the running mean; absent with variance, or updated
+  TensorView<P> variance{};        ///< [C] the running variance, likewise
+  TensorView<P> batch_mean{};      ///< [C] receives the mean of the batch; may be absent
+  TensorView<P> batch_variance{};  ///< [C] receives the variance of the batch, which backward() needs; may be absent
+};
+
+/// What InPlaceBatchNorm::backward() reads.
+template <Element T, ParameterOf<T> P = parameter_t<T>>
+struct InPlaceGradientInputViews {
+  TensorView<const T> dy;          ///< the shape of y
+  TensorView<const T> y;           ///< [N, C, spatial...] or [N, spatial..., C], of the forward pass
+  TensorView<const P> scale{};     ///< [C], that of the forward pass, may be absent (1)
+  TensorView<const P> bias{};      ///< [C], that of the forward pass, may be absent (0)
+  TensorView<const P> variance{};  ///< [C], the batch variance
+};
 
 /// An activation that can be undone: one with `inverse`, const, for the same vectors, and `least_slope`.
 template <class A>
@@ -57,65 +80,83 @@ class InPlaceBatchNorm {
       : options_(options), activation_(activation), largest_ratio_(largest_ratio) {
     options_.is_training = true;
     arguments::check_options(name, options_);
-    if (!detail::is_above_0(activation.least_slope())) fail("the activation cannot be undone: its slope must be above 0");
-    if (!detail::is_above_0(largest_ratio)) fail("largest_ratio must be above 0");
+    const arguments::Reporter reporter(name);
+    if (!detail::is_above_0(activation.least_slope())) {
+      reporter.fail<ValueError>("the activation cannot be undone: its slope must be above 0");
+    }
+    if (!detail::is_above_0(largest_ratio)) reporter.fail<ValueError>("largest_ratio must be above 0");
   }
 
   const Options& options() const noexcept { return options_; }  ///< those it was made with, in training
 
-  /// y takes the place of x. mean and variance are the running statistics, absent or both updated; batch_mean and
-  /// batch_variance receive those of the batch, each may be absent (backward needs the variance).
+  /// y takes the place of x:
+  ///
+  ///     layer.forward({.x = x, .scale = scale, .bias = bias, .mean = mean, .variance = variance, .batch_variance = v});
+  ///
   /// @throws ShapeError, ValueError   as BatchNorm does, or a scale too small; then x is as it was
-  BATCHNORM_INLINE void forward(TensorView<T> x, TensorView<const P> scale, TensorView<const P> bias, TensorView<P> mean,
-                                TensorView<P> variance, TensorView<P> batch_mean, TensorView<P> batch_variance,
-                                const CallOptions& call = {}) const {
-    arguments::Arguments arguments(name, TensorView<const T>(x), F);
-    const P* factors = arguments.channel_vector("scale", scale);
-    const P* shifts = arguments.channel_vector("bias", bias);
-    cpu::in_default_mode([&] { check_recoverable(arguments.channels(), factors, shifts); });
-    batch_norm<T, P>(F, options_, x, scale, bias, mean, variance,
-                     {.output_x = x, .batch_mean = batch_mean, .batch_variance = batch_variance}, activation_, call);
+  BATCHNORM_INLINE void forward(const InPlaceViews<T, P>& of, const CallOptions& call = {}) const {
+    const arguments::Reporter reporter(name, call);
+    arguments::Arguments arguments(reporter, TensorView<const T>(of.x), F);
+    const P* scale = arguments.channel_vector("scale", of.scale);
+    const P* bias = arguments.channel_vector("bias", of.bias);
+    if (!reporter.failed()) {
+      cpu::in_default_mode([&] { check_recoverable(reporter, arguments.channels(), scale, bias); });
+    }
+    if (reporter.failed()) return;
+    batch_norm<T, P>(F, options_, {.x = of.x, .scale = of.scale, .bias = of.bias, .mean = of.mean, .variance = of.variance},
+                     {.output_x = of.x, .batch_mean = of.batch_mean, .batch_variance = of.batch_variance}, activation_, call);
   }
 
-  /// The gradients by x, scale and bias from y alone: those of batch_norm_backward with the recovered xh.
+  /// What is wrong with the same call of forward(), or nothing; nothing is written.
+  BATCHNORM_INLINE std::optional<Error> check_forward(const InPlaceViews<T, P>& of, const CallOptions& call = {}) const {
+    return arguments::checked(call, [&](const CallOptions& checking) { forward(of, checking); });
+  }
+
+  /// The gradients by x, scale and bias from y alone: those of batch_norm_backward with the recovered xh. dx may be dy itself.
   ///
-  ///   dy, y        [N, C, spatial...] or [N, spatial..., C]
-  ///   scale, bias  [C], those of the forward pass; each may be absent (1 and 0)
-  ///   variance     [C], the batch variance
+  ///     layer.backward({.dy = dy, .y = y, .scale = scale, .bias = bias, .variance = v}, {.dx = dx});
   ///
-  /// dx may be dy itself.
   /// @throws ShapeError, ValueError   as above
-  BATCHNORM_INLINE void backward(TensorView<const T> dy, TensorView<const T> y, TensorView<const P> scale,
-                                 TensorView<const P> bias, TensorView<const P> variance, const GradientViews<T, P>& out,
+  BATCHNORM_INLINE void backward(const InPlaceGradientInputViews<T, P>& in, const GradientViews<T, P>& out,
                                  const CallOptions& call = {}) const {
-    constexpr std::string_view call_name = "batchnorm::InPlaceBatchNorm::backward";
-    arguments::Arguments arguments(call_name, y, F, arguments::Replaceable::no, arguments::gradient_replaces, "y");
-    const auto tensors = arguments::gradient_tensors(arguments, dy, y, out.dx, out.dresidual, arguments::Undo<A>{activation_});
-    arguments.check_present("variance", variance.present(), "the gradient needs it");
-    const P* shifts = arguments.channel_vector("bias", bias);
-    const arguments::GivenVectors<P> given(shifts, arguments.channel_vector("variance", variance));
-    auto to = arguments::gradient_arguments(arguments, scale, out.dscale, out.dbias, options_.epsilon);
+    const arguments::Reporter reporter("batchnorm::InPlaceBatchNorm::backward", call);
+    arguments::Arguments arguments(reporter, in.y, F, arguments::Replaceable::no, arguments::gradient_replaces, "y");
+    const auto tensors =
+        arguments::gradient_tensors(arguments, in.dy, in.y, out.dx, out.dresidual, arguments::Undo<A>{activation_});
+    arguments.check_present("variance", in.variance.present(), "the gradient needs it");
+    const P* bias = arguments.channel_vector("bias", in.bias);
+    const arguments::GivenVectors<P> given(bias, arguments.channel_vector("variance", in.variance));
+    auto to = arguments::gradient_arguments(arguments, in.scale, out.dscale, out.dbias, options_.epsilon);
     to.scale_inverts = true;
     arguments.check_overlap();
-    cpu::in_default_mode([&] { check_recoverable(arguments.channels(), to.scale, shifts); });
+    if (!reporter.failed()) {
+      const arguments::Reporter scale_reporter = reporter.as(name);
+      cpu::in_default_mode([&] { check_recoverable(scale_reporter, arguments.channels(), to.scale, bias); });
+    }
+    if (arguments::stops(reporter, call)) return;
     arguments::backward(arguments, call, tensors, given, to, true);
+  }
+
+  /// What is wrong with the same call of backward(), or nothing; nothing is written.
+  BATCHNORM_INLINE std::optional<Error> check_backward(const InPlaceGradientInputViews<T, P>& in,
+                                                       const GradientViews<T, P>& out, const CallOptions& call = {}) const {
+    return arguments::checked(call, [&](const CallOptions& checking) { backward(in, out, checking); });
   }
 
  private:
   static constexpr std::string_view name = "batchnorm::InPlaceBatchNorm";
 
-  [[noreturn]] static void fail(const std::string& what) { detail::fail<ValueError>(std::string(name) + ": " + what); }
-
   /// Of vectors that were found right; null where absent (1 and 0).
-  void check_recoverable(std::int64_t channels, const P* scale, const P* bias) const {
+  void check_recoverable(const arguments::Reporter& reporter, std::int64_t channels, const P* scale, const P* bias) const {
     const double least = std::ldexp(1.0, least_exponent) / std::fmin(1.0, activation_.least_slope());
     for (std::int64_t c = 0; c < channels; ++c) {
       const double factor = scale == nullptr ? 1.0 : widened(scale[c]), s = std::abs(factor);
       const double b = bias == nullptr ? 0.0 : widened(bias[c]);
       if (s >= least && s * largest_ratio_ >= std::abs(b)) continue;
-      fail("scale[" + std::to_string(c) + "] is " + arguments::to_string(factor) + ", with bias " + arguments::to_string(b) +
-           " x could not be recovered from y; |scale| must be at least |bias| / " + arguments::to_string(largest_ratio_) +
-           " and " + arguments::to_string(least));
+      return reporter.fail<ValueError>("scale[" + std::to_string(c) + "] is " + arguments::to_string(factor) + ", with bias " +
+                                       arguments::to_string(b) +
+                                       " x could not be recovered from y; |scale| must be at least |bias| / " +
+                                       arguments::to_string(largest_ratio_) + " and " + arguments::to_string(least));
     }
   }
 

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -127,16 +128,43 @@ inline std::vector<Isa> available_isas() {
 /// The available instruction set that is the fastest here: the largest, or x86-64-v3 where x86-64-v4 brings nothing.
 inline Isa preferred_isa() noexcept { return std::clamp(detail::preferred_isa_of_processor(), compiled_isa(), largest_isa()); }
 
+namespace cpu {
+
+/// The available instruction set of that name, or nothing.
+inline std::optional<Isa> find_isa(std::string_view name) {
+  for (const Isa isa : available_isas()) {
+    if (to_string(isa) == name) return isa;
+  }
+  return std::nullopt;
+}
+
+/// What is said of a name that is not that of an available instruction set.
+inline std::string refusal_of_isa(std::string_view name, std::string_view source) {
+  std::string known;
+  for (const Isa isa : available_isas()) known.append(known.empty() ? "" : ", ").append(to_string(isa));
+  return "batchnorm: " + std::string(source) + " is '" + std::string(name) + "', available here are " + known;
+}
+
+/// BATCHNORM_ISA, "" where it is not set.
+inline std::string_view isa_of_environment() noexcept {
+  const char* text = std::getenv("BATCHNORM_ISA");
+  return text == nullptr ? "" : text;
+}
+
+/// What active_isa() would throw, or "".
+inline std::string problem_of_isa() {
+  const std::string_view wanted = isa_of_environment();
+  if (batchnorm::detail::chosen_isa.load(std::memory_order_relaxed) >= 0 || wanted.empty() || find_isa(wanted)) return {};
+  return refusal_of_isa(wanted, "BATCHNORM_ISA");
+}
+
+}  // namespace cpu
+
 /// The available instruction set of that name.
 /// @throws ValueError   unknown, or not available here; the message lists those that are
 inline Isa parse_isa(std::string_view name, std::string_view source = "instruction set") {
-  std::string known;
-  for (const Isa isa : available_isas()) {
-    if (to_string(isa) == name) return isa;
-    known.append(known.empty() ? "" : ", ").append(to_string(isa));
-  }
-  detail::fail<ValueError>("batchnorm: " + std::string(source) + " is '" + std::string(name) + "', available here are " +
-                           known);
+  if (const std::optional<Isa> isa = cpu::find_isa(name)) return *isa;
+  detail::fail<ValueError>(cpu::refusal_of_isa(name, source));
 }
 
 /// From now on every call of the program runs on that instruction set.
@@ -148,9 +176,8 @@ inline void force_isa(Isa isa) { detail::chosen_isa.store(static_cast<int>(parse
 inline Isa active_isa() {
   int chosen = detail::chosen_isa.load(std::memory_order_relaxed);
   if (chosen < 0) {
-    const char* text = std::getenv("BATCHNORM_ISA");
-    const bool given = text != nullptr && *text != '\0';
-    chosen = static_cast<int>(given ? parse_isa(text, "BATCHNORM_ISA") : detail::preferred_isa_of_processor());
+    const std::string_view wanted = cpu::isa_of_environment();
+    chosen = static_cast<int>(wanted.empty() ? detail::preferred_isa_of_processor() : parse_isa(wanted, "BATCHNORM_ISA"));
     int unset = -1;
     if (!detail::chosen_isa.compare_exchange_strong(unset, chosen)) chosen = unset;
   }

@@ -12,9 +12,9 @@
 
 #include <batchnorm/call/arguments.hpp>
 #include <batchnorm/call/forward.hpp>
+#include <batchnorm/call/machine.hpp>
 #include <batchnorm/options.hpp>
 #include <batchnorm/tensor.hpp>
-#include <batchnorm/thread_team.hpp>
 
 namespace batchnorm {
 
@@ -77,12 +77,18 @@ inline namespace BATCHNORM_KERNELS {
 template <Element T>
 Moments moments(TensorView<const T> x, Format format, const CallOptions& call = {});
 
+/// The same of whatever a TensorView is made of.
+template <TensorLike X>
+Moments moments(const X& x, Format format, const CallOptions& call = {}) {
+  return moments<element_of<X>>(TensorView<const element_of<X>>(x), format, call);
+}
+
 /// Merges the moments of further values of the same channels, as if both had been computed at once (to rounding; a mean that is
 /// a double is exact where the sums of both are). Merging is not commutative bit by bit: merge in a fixed order, such as rank
 /// order.
 /// @throws ShapeError   the numbers of channels differ, or the lengths of the vectors of one
 /// @throws ValueError   a count is not in [0, 2^53]; BATCHNORM_ISA cannot be used
-void merge(Moments& into, const Moments& from);
+void merge(Moments& into, const Moments& from, const CallOptions& call = {});
 
 /// Batch statistics and running update from moments:
 ///
@@ -99,15 +105,8 @@ void finalize(const Moments& moments, const Options& options, const StatisticsVi
 
 namespace arguments {
 
-inline void check_whole(std::string_view call, const Moments& moments) {
+inline void check_whole(const Reporter& call, const Moments& moments) {
   check_statistic(call, "moments", {moments.mean.size(), moments.mean_low.size(), moments.m2.size()}, moments.count);
-}
-
-/// The machine that a call runs on.
-/// @throws ValueError   BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be used
-inline cpu::Machine machine_of(const CallOptions& call) {
-  return {active_isa(), call.executor != nullptr ? call.executor : &default_executor(),
-          call.tuning != nullptr ? call.tuning : &machine_tuning()};
 }
 
 /// The factor that turns the biased variance into the one that enters the running variance.
@@ -122,7 +121,9 @@ inline double variance_factor(const Options& options, std::int64_t m) noexcept {
 
 template <Element T>
 Moments moments(TensorView<const T> x, Format format, const CallOptions& call) {
-  const arguments::Arguments arguments("batchnorm::moments", x, format);
+  const arguments::Reporter reporter("batchnorm::moments", call);
+  const arguments::Arguments arguments(reporter, x, format);
+  if (arguments::stops(reporter, call)) return {};
   Moments result(arguments.channels());
   if (arguments.empty()) return result;
   cpu::collect_moments(arguments::machine_of(call), arguments.geometry(), arguments.x(x), result.mean.data(),
@@ -131,14 +132,15 @@ Moments moments(TensorView<const T> x, Format format, const CallOptions& call) {
   return result;
 }
 
-inline void merge(Moments& into, const Moments& from) {
-  constexpr std::string_view name = "batchnorm::merge";
-  arguments::check_whole(name, into);
-  arguments::check_whole(name, from);
+inline void merge(Moments& into, const Moments& from, const CallOptions& call) {
+  const arguments::Reporter reporter("batchnorm::merge", call);
+  arguments::check_whole(reporter, into);
+  arguments::check_whole(reporter, from);
   if (into.channels() != from.channels()) {
-    detail::fail<ShapeError>("batchnorm::merge: moments of " + std::to_string(from.channels()) +
-                             " channels cannot be merged into those of " + std::to_string(into.channels()));
+    reporter.fail<ShapeError>("moments of " + std::to_string(from.channels()) + " channels cannot be merged into those of " +
+                              std::to_string(into.channels()));
   }
+  if (arguments::stops(reporter, call)) return;
   if (from.count == 0) return;
   if (into.count == 0) {
     into = from;
@@ -172,10 +174,10 @@ inline cpu::MomentSums padded_copy(const Moments& moments, const cpu::ChannelScr
 
 template <Element P>
 void finalize(const Moments& moments, const Options& options, const StatisticsViews<P>& views, const CallOptions& call) {
-  constexpr std::string_view name = "batchnorm::finalize";
-  arguments::check_options(name, options);
-  arguments::check_whole(name, moments);
-  arguments::Arguments arguments(name, moments.channels());
+  const arguments::Reporter reporter("batchnorm::finalize", call);
+  arguments::check_options(reporter, options);
+  arguments::check_whole(reporter, moments);
+  arguments::Arguments arguments(reporter, moments.channels());
   cpu::ChannelArguments<P> to;
   to.batch_mean[0] = arguments.channel_vector("batch_mean", views.batch_mean);
   to.batch_variance[0] = arguments.channel_vector("batch_variance", views.batch_variance);
@@ -184,7 +186,8 @@ void finalize(const Moments& moments, const Options& options, const StatisticsVi
   arguments.check_together("running_mean", views.running_mean.present(), "running_variance", views.running_variance.present());
   arguments.check_overlap();
   to.epsilon = options.epsilon;
-  to.momentum = arguments::momentum_of(name, options, call);
+  to.momentum = arguments::momentum_of(reporter, options, call);
+  if (arguments::stops(reporter, call)) return;
   to.variance_factor = arguments::variance_factor(options, moments.count);
   to.keeps_if_not_finite = options.not_finite == NotFinite::keep;
   const Isa isa = active_isa();

@@ -55,6 +55,9 @@ void merge(GradientSums& sums, MPI_Comm communicator);
 ///   communicator    the ranks that the batch is spread over
 ///   x, y, ...       this rank's part, as in batch_norm(); N = 0 where it has none
 ///
+/// CallOptions::error takes what is wrong with this rank's arguments; the other ranks throw OtherRankError. check() looks at
+/// this rank's arguments alone, without a message.
+///
 /// On one rank the result is that of batch_norm() bit by bit; on more it keeps the same promise of accuracy. Training reads x
 /// twice, as no rank knows the statistics before all have read theirs.
 ///
@@ -256,15 +259,17 @@ void batch_norm(MPI_Comm communicator, Format format, const Options& options, st
                 std::type_identity_t<StatisticView<P>> mean, std::type_identity_t<StatisticView<P>> variance,
                 const OutputViews<T, P>& out, const E& epilogue, const CallOptions& call) {
   constexpr std::string_view name = "batchnorm::mpi::SyncBatchNorm";
-  if (!options.is_training || detail::ranks_of(communicator, name) == 1) {
-    return batchnorm::batch_norm<T, P>(format, options, x, scale, bias, mean, variance, out, epilogue, call);
+  const InputViews<T, P> in{x, scale, bias, mean, variance};
+  if (!options.is_training || call.only_checks || detail::ranks_of(communicator, name) == 1) {
+    return batchnorm::batch_norm<T, P>(format, options, in, out, epilogue, call);
   }
   detail::Exchange<Moments> exchange(communicator, name);
-  arguments::check_options(name, options);
-  arguments::with_mask_or_without<E>(name, out.mask.present(), [&](auto writes_mask) {
-    arguments::ForwardArguments<decltype(writes_mask)::value, T, P, E> given(name, format, options, x, scale, bias, mean,
-                                                                             variance, out, epilogue, call);
-    detail::forward(exchange, given, options, call);
+  const arguments::Reporter reporter(name, call);
+  arguments::check_options(reporter, options);
+  arguments::with_mask_or_without<E>(reporter, out.mask.present(), [&](auto writes_mask) {
+    arguments::ForwardArguments<decltype(writes_mask)::value, T, P, E> given(reporter, format, options, in, out, epilogue,
+                                                                             call);
+    if (!arguments::stops(reporter, call)) detail::forward(exchange, given, options, call);
   });
 }
 
@@ -275,16 +280,18 @@ void batch_norm_backward(MPI_Comm communicator, Format format, const Options& op
                          std::type_identity_t<TensorView<const P>> variance, const GradientViews<T, P>& out, const G& through,
                          const CallOptions& call, ParameterGradients parameters) {
   constexpr std::string_view name = "batchnorm::mpi::SyncBatchNorm::backward";
-  if (detail::ranks_of(communicator, name) == 1) {
+  if (call.only_checks || detail::ranks_of(communicator, name) == 1) {
     return batchnorm::batch_norm_backward<T, P>(format, options, dy, x, scale, mean, variance, out, through, call);
   }
   detail::Exchange<GradientSums> exchange(communicator, name);
-  arguments::check_options(name, options);
-  arguments::Arguments arguments(name, x, format, arguments::Replaceable::no, arguments::gradient_replaces);
+  const arguments::Reporter reporter(name, call);
+  arguments::check_options(reporter, options);
+  arguments::Arguments arguments(reporter, x, format, arguments::Replaceable::no, arguments::gradient_replaces);
   const auto tensors = arguments::gradient_tensors(arguments, dy, x, out.dx, out.dresidual, through);
   const arguments::GivenVectors<P> given(arguments, mean, variance);
   const auto to = arguments::gradient_arguments(arguments, scale, out.dscale, out.dbias, options.epsilon);
   arguments.check_overlap();
+  if (arguments::stops(reporter, call)) return;
   exchange.prepare(arguments.channels());
   detail::backward(exchange, arguments, tensors, given, to, options, call, parameters);
 }

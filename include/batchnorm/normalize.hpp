@@ -6,29 +6,30 @@
 
 #include <batchnorm/activation.hpp>
 #include <batchnorm/moments.hpp>
+#include <batchnorm/views.hpp>
 
 namespace batchnorm {
 inline namespace BATCHNORM_KERNELS {
 
 /// y[n,c,s] = epilogue(scale[c] * (x[n,c,s] - mean[c]) / sqrt(variance[c] + epsilon) + bias[c])
 ///
+///     normalize<float>(Format::NCHW, {.x = x, .scale = scale, .bias = bias, .mean = mean, .variance = variance}, 1e-5, y);
+///
 ///   x, y            [N, C, spatial...] or [N, spatial..., C], rank 2 to 5, same shape; y may be x itself, no other overlap
-///   mean, variance  [C]
+///   mean, variance  [C], constant or not; nothing is written to them
 ///   scale, bias     [C], each may be absent (1 and 0)
 ///
 /// Reads x once, writes y once. Where variance + epsilon < 0 the channel is NaN.
 /// @throws ShapeError, ValueError   as BatchNorm does; epsilon must be in (0, 1]
-template <Element T, ParameterOf<T> P, Epilogue<T> E = Identity>
-void normalize(TensorView<const T> x, Format format, std::type_identity_t<TensorView<const P>> mean,
-               TensorView<const P> variance, std::type_identity_t<TensorView<const P>> scale,
-               std::type_identity_t<TensorView<const P>> bias, double epsilon, std::type_identity_t<TensorView<T>> y,
+template <Element T, ParameterOf<T> P = parameter_t<T>, Epilogue<T> E = Identity>
+void normalize(Format format, const InputViews<T, P>& in, double epsilon, std::type_identity_t<TensorView<T>> y,
                const E& epilogue = {}, const CallOptions& call = {});
 
-/// The same with the moments of a batch (or of several, merged): keeps the digits of the mean that P cannot hold.
-template <Element T, ParameterOf<T> P, Epilogue<T> E = Identity>
-void normalize(TensorView<const T> x, Format format, const Moments& moments, TensorView<const P> scale,
-               std::type_identity_t<TensorView<const P>> bias, double epsilon, std::type_identity_t<TensorView<T>> y,
-               const E& epilogue = {}, const CallOptions& call = {});
+/// The same with the moments of a batch (or of several, merged) in place of mean and variance, which are not looked at: keeps
+/// the digits of the mean that P cannot hold.
+template <Element T, ParameterOf<T> P = parameter_t<T>, Epilogue<T> E = Identity>
+void normalize(Format format, const InputViews<T, P>& in, const Moments& moments, double epsilon,
+               std::type_identity_t<TensorView<T>> y, const E& epilogue = {}, const CallOptions& call = {});
 
 // ----------------------------------------------------------------------------------------------------------------------------
 
@@ -59,44 +60,43 @@ inline constexpr std::string_view output_replaces = "output_x in place of x or o
 }  // namespace arguments
 
 template <Element T, ParameterOf<T> P, Epilogue<T> E>
-void normalize(TensorView<const T> x, Format format, std::type_identity_t<TensorView<const P>> mean,
-               TensorView<const P> variance, std::type_identity_t<TensorView<const P>> scale,
-               std::type_identity_t<TensorView<const P>> bias, double epsilon, std::type_identity_t<TensorView<T>> y,
+void normalize(Format format, const InputViews<T, P>& in, double epsilon, std::type_identity_t<TensorView<T>> y,
                const E& epilogue, const CallOptions& call) {
-  constexpr std::string_view name = "batchnorm::normalize";
-  arguments::check_epsilon(name, epsilon);
-  arguments::Arguments arguments(name, x, format, arguments::Replaceable::yes, arguments::output_replaces);
-  const arguments::NormalizeArguments<T, E> checked(arguments, x, y, epilogue);
-  arguments.check_present("mean", mean.present(), "normalize needs it");
-  arguments.check_present("variance", variance.present(), "normalize needs it");
-  const P* mean_data = arguments.channel_vector("mean", mean);
-  const P* variance_data = arguments.channel_vector("variance", variance);
-  const P* scale_data = arguments.channel_vector("scale", scale);
-  const P* bias_data = arguments.channel_vector("bias", bias);
+  const arguments::Reporter reporter("batchnorm::normalize", call);
+  arguments::check_epsilon(reporter, epsilon);
+  arguments::Arguments arguments(reporter, in.x, format, arguments::Replaceable::yes, arguments::output_replaces);
+  const arguments::NormalizeArguments<T, E> checked(arguments, in.x, y, epilogue);
+  arguments.check_present("mean", in.mean.present(), "normalize needs it");
+  arguments.check_present("variance", in.variance.present(), "normalize needs it");
+  const P* mean = arguments.channel_vector("mean", in.mean.values());
+  const P* variance = arguments.channel_vector("variance", in.variance.values());
+  const P* scale = arguments.channel_vector("scale", in.scale);
+  const P* bias = arguments.channel_vector("bias", in.bias);
   arguments.check_overlap();
+  if (arguments::stops(reporter, call)) return;
   const cpu::Machine machine = arguments::machine_of(call);
   if (arguments.empty()) return;
   cpu::sweep(machine, checked.work, [&](const cpu::NormalizationCoefficients<compute_t<T>>& coefficients) {
-    cpu::run(machine.isa, cpu::ConstantCoefficients<compute_t<T>, P>{mean_data, variance_data, scale_data, bias_data, epsilon,
-                                                                     arguments.channels(), coefficients});
+    cpu::run(machine.isa, cpu::ConstantCoefficients<compute_t<T>, P>{mean, variance, scale, bias, epsilon, arguments.channels(),
+                                                                     coefficients});
   });
 }
 
 template <Element T, ParameterOf<T> P, Epilogue<T> E>
-void normalize(TensorView<const T> x, Format format, const Moments& moments, TensorView<const P> scale,
-               std::type_identity_t<TensorView<const P>> bias, double epsilon, std::type_identity_t<TensorView<T>> y,
-               const E& epilogue, const CallOptions& call) {
-  constexpr std::string_view name = "batchnorm::normalize";
-  arguments::check_epsilon(name, epsilon);
-  arguments::Arguments arguments(name, x, format, arguments::Replaceable::yes, arguments::output_replaces);
-  const arguments::NormalizeArguments<T, E> checked(arguments, x, y, epilogue);
+void normalize(Format format, const InputViews<T, P>& in, const Moments& moments, double epsilon,
+               std::type_identity_t<TensorView<T>> y, const E& epilogue, const CallOptions& call) {
+  const arguments::Reporter reporter("batchnorm::normalize", call);
+  arguments::check_epsilon(reporter, epsilon);
+  arguments::Arguments arguments(reporter, in.x, format, arguments::Replaceable::yes, arguments::output_replaces);
+  const arguments::NormalizeArguments<T, E> checked(arguments, in.x, y, epilogue);
   cpu::ChannelArguments<P> channels;
-  channels.scale = arguments.channel_vector("scale", scale);
-  channels.bias = arguments.channel_vector("bias", bias);
+  channels.scale = arguments.channel_vector("scale", in.scale);
+  channels.bias = arguments.channel_vector("bias", in.bias);
   channels.epsilon = epsilon;
   arguments.check_overlap();
-  arguments::check_whole(name, moments);
+  arguments::check_whole(reporter, moments);
   arguments.check_moments(moments.channels(), moments.count);
+  if (arguments::stops(reporter, call)) return;
   const cpu::Machine machine = arguments::machine_of(call);
   if (arguments.empty()) return;
   cpu::Scratch scratch;

@@ -5,6 +5,9 @@
 /// What the operator and its calls are set to.
 
 #include <cstdint>
+#include <optional>
+
+#include <batchnorm/errors.hpp>
 
 namespace batchnorm {
 
@@ -54,6 +57,14 @@ struct CallOptions {
 
   /// Cache sizes and thresholds for experiments; null means those of this machine. They change the time, never the result.
   const Tuning* tuning = nullptr;
+
+  /// Where an error in the arguments goes instead of being thrown: the call then returns at once, what it returns is empty, and
+  /// nothing else is written. After a call without an error it holds nothing. Null: errors are thrown. Memory that cannot be
+  /// had is std::bad_alloc in any case.
+  std::optional<Error>* error = nullptr;
+
+  /// Whether the call ends when its arguments are found right: nothing is read or written. check() sets it.
+  bool only_checks = false;
 };
 
 }  // namespace batchnorm

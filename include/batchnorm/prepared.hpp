@@ -4,22 +4,12 @@
 /// @file
 /// Inference whose statistics stay as they are: everything that does not depend on x is computed once.
 
+#include <optional>
+
+#include <batchnorm/check.hpp>
 #include <batchnorm/normalize.hpp>
 
 namespace batchnorm {
-
-/// The parameters of an inference, each [C], by name, since all four have one type:
-///
-///     {.scale = scale, .bias = bias, .mean = mean, .variance = variance}
-///
-/// Views: what they are made from must live as long as they are used, so name no temporary in one that you keep.
-template <Element P>
-struct InferenceParameters {
-  TensorView<const P> scale{};     ///< may be absent: 1
-  TensorView<const P> bias{};      ///< may be absent: 0
-  TensorView<const P> mean{};      ///< the running mean
-  TensorView<const P> variance{};  ///< the running variance
-};
 
 namespace detail {
 
@@ -61,9 +51,10 @@ namespace arguments {
 
 template <Element T, ParameterOf<T> P>
 batchnorm::detail::PreparedState<compute_t<T>> prepare(Format format, const InferenceParameters<P>& parameters, double epsilon,
-                                                       const Shape& shape);
+                                                       const Shape& shape, const CallOptions& call = {});
 template <Element T, ParameterOf<T> P>
-void refresh(batchnorm::detail::PreparedState<compute_t<T>>& state, const InferenceParameters<P>& parameters);
+void refresh(batchnorm::detail::PreparedState<compute_t<T>>& state, const InferenceParameters<P>& parameters,
+             const CallOptions& call = {});
 template <Element T, Epilogue<T> E>
 void infer_prepared(const batchnorm::detail::PreparedState<compute_t<T>>& state, const TensorView<const T>& x,
                     const TensorView<T>& y, const E& epilogue, const CallOptions& call);
@@ -114,6 +105,25 @@ class PreparedInference {
     arguments::infer_prepared<T>(state_, x, y, epilogue, call);
   }
 
+  /// What the constructor would throw, or nothing.
+  BATCHNORM_INLINE static std::optional<Error> check(Format format, const InferenceParameters<P>& parameters,
+                                                     double epsilon = 1e-5, const Shape& shape = {}) {
+    return arguments::checked(
+        {}, [&](const CallOptions& call) { return arguments::prepare<T, P>(format, parameters, epsilon, shape, call); });
+  }
+
+  /// What refresh() would throw, or nothing.
+  BATCHNORM_INLINE std::optional<Error> check_refresh(const InferenceParameters<P>& parameters) {
+    return arguments::checked({}, [&](const CallOptions& call) { arguments::refresh<T, P>(state_, parameters, call); });
+  }
+
+  /// What is wrong with the same call of operator(), or nothing; no data is read or written.
+  template <Epilogue<T> E = Identity>
+  BATCHNORM_INLINE std::optional<Error> check(TensorView<const T> x, TensorView<T> y, const E& epilogue = {},
+                                              const CallOptions& call = {}) const {
+    return arguments::checked(call, [&](const CallOptions& checking) { (*this)(x, y, epilogue, checking); });
+  }
+
   Format format() const noexcept { return state_.format; }            ///< the order of the axes of x and y
   std::int64_t channels() const noexcept { return state_.channels; }  ///< C
   double epsilon() const noexcept { return state_.epsilon; }          ///< what is added to the variance
@@ -135,9 +145,15 @@ struct PreparedArrays {
 
   std::int64_t channels, positions;  // elements of each array
 
+  /// Those of a period and of the line after it.
+  template <class Compute>
+  static std::int64_t positions_of(const batchnorm::detail::PreparedState<Compute>& state) noexcept {
+    return state.period + 64;
+  }
+
   template <class Compute>
   explicit PreparedArrays(const batchnorm::detail::PreparedState<Compute>& state) noexcept
-      : channels(cpu::padded(state.channels)), positions(cpu::padded(state.period + 64)) {}  // and the line after the period
+      : channels(cpu::padded(state.channels)), positions(cpu::padded(positions_of(state))) {}
 
   std::int64_t elements() const noexcept { return count * (channels + positions); }
 
@@ -156,25 +172,29 @@ struct PreparedArrays {
   }
 };
 
-inline void check_prepared_size(std::string_view name, std::int64_t elements) {
-  if (elements <= batchnorm::detail::most_elements) return;
-  batchnorm::detail::fail<ShapeError>(std::string(name_of_prepared) + ": " + std::string(name) +
-                                      " has more than 2^53 elements or channels");
+/// The elements of a shape; 0 where it cannot have as many, which is reported.
+inline std::int64_t prepared_elements(const Reporter& reporter, const Shape& shape, std::string_view name) {
+  const batchnorm::detail::ElementCount count = batchnorm::detail::count_elements(shape);
+  if (count.before_name != nullptr) {
+    reporter.fail<ShapeError>(batchnorm::detail::problem_of(count, shape, name));
+  } else if (count.elements > batchnorm::detail::most_elements) {
+    reporter.fail<ShapeError>(std::string(name) + " has more than 2^53 elements or channels");
+    return 0;
+  }
+  return count.elements;
 }
 
 /// Values of a plane of that shape where planes are so short that coefficients are kept for positions, otherwise 1.
 template <Element T>
-std::int64_t prepared_length(const Shape& shape, Format format, std::int64_t channels) {
+std::int64_t prepared_length(const Reporter& reporter, const Shape& shape, Format format, std::int64_t channels) {
   if (shape.rank() == 0) return 1;
   const auto refuse = [&](std::string_view number, std::int64_t value, std::string_view expected) {
-    batchnorm::detail::fail<ShapeError>(std::string(name_of_prepared) + ": shape has " + std::string(number) +
-                                        std::to_string(value) + std::string(expected));
+    reporter.fail<ShapeError>("shape has " + std::string(number) + std::to_string(value) + std::string(expected));
   };
-  if (shape.rank() < 2 || shape.rank() > 5) refuse("rank ", shape.rank(), ", expected 2 to 5");
-  const std::int64_t elements = element_count(shape, name_of_prepared, "x"), given = shape[cpu::channel_axis(shape, format)];
+  if (shape.rank() < 2 || shape.rank() > 5) return refuse("rank ", shape.rank(), ", expected 2 to 5"), 1;
+  const std::int64_t elements = prepared_elements(reporter, shape, "x"), given = shape[cpu::channel_axis(shape, format)];
   if (given != channels) refuse("", given, " channels, expected C = " + std::to_string(channels));
-  check_prepared_size("x", elements);
-  if (elements == 0) return 1;
+  if (elements == 0 || reporter.failed()) return 1;
   const std::int64_t length = cpu::dense_geometry(shape, elements, format).s;
   return length * static_cast<std::int64_t>(sizeof(T)) < 64 ? length : 1;
 }
@@ -184,8 +204,8 @@ template <Element P>
 struct PreparedParameters {
   const P *scale, *bias, *mean, *variance;
 
-  PreparedParameters(std::int64_t channels, const InferenceParameters<P>& parameters) {
-    Arguments arguments(name_of_prepared, channels);
+  PreparedParameters(const Reporter& reporter, std::int64_t channels, const InferenceParameters<P>& parameters) {
+    Arguments arguments(reporter, channels);
     arguments.check_present("mean", parameters.mean.present(), "inference normalises with it");
     arguments.check_present("variance", parameters.variance.present(), "inference normalises with it");
     mean = arguments.channel_vector("mean", parameters.mean);
@@ -194,6 +214,13 @@ struct PreparedParameters {
     bias = arguments.channel_vector("bias", parameters.bias);
   }
 };
+
+/// Coefficients are computed on the calling thread, so only the instruction set counts.
+inline bool stops_before_compute(const Reporter& reporter) {
+  const std::string problem = reporter.reports() ? cpu::problem_of_isa() : std::string();
+  if (!problem.empty()) reporter.report<ValueError>(problem);
+  return reporter.stops();
+}
 
 template <Element P, class Compute>
 void compute(batchnorm::detail::PreparedState<Compute>& state, const PreparedParameters<P>& given) {
@@ -206,20 +233,21 @@ void compute(batchnorm::detail::PreparedState<Compute>& state, const PreparedPar
                                                         cpu::NormalizationCoefficients<Compute>(arrays.of_channels)});
   });
   cpu::expand<Compute>(arrays.of_channels, PreparedArrays::count, state.channels, state.length, arrays.of_positions,
-                       state.period + 64);
+                       PreparedArrays::positions_of(state));
 }
 
 template <Element T, ParameterOf<T> P>
 batchnorm::detail::PreparedState<compute_t<T>> prepare(Format format, const InferenceParameters<P>& parameters, double epsilon,
-                                                       const Shape& shape) {
-  check_epsilon(name_of_prepared, epsilon);
+                                                       const Shape& shape, const CallOptions& call) {
+  const Reporter reporter(name_of_prepared, call);
+  check_epsilon(reporter, epsilon);
   batchnorm::detail::PreparedState<compute_t<T>> state;
   state.format = format;
   state.epsilon = epsilon;
-  if (parameters.mean.present()) state.channels = element_count(parameters.mean.shape(), name_of_prepared, "mean");
-  check_prepared_size("mean", state.channels);
-  const PreparedParameters<P> given(state.channels, parameters);
-  state.length = prepared_length<T>(shape, format, state.channels);
+  if (parameters.mean.present()) state.channels = prepared_elements(reporter, parameters.mean.shape(), "mean");
+  const PreparedParameters<P> given(reporter, state.channels, parameters);
+  state.length = prepared_length<T>(reporter, shape, format, state.channels);
+  if (stops_before_compute(reporter)) return {};
   state.period = cpu::flat_period(state.channels * state.length);
   state.memory = Tensor<compute_t<T>>(Shape{PreparedArrays(state).elements()});
   compute(state, given);
@@ -227,8 +255,11 @@ batchnorm::detail::PreparedState<compute_t<T>> prepare(Format format, const Infe
 }
 
 template <Element T, ParameterOf<T> P>
-void refresh(batchnorm::detail::PreparedState<compute_t<T>>& state, const InferenceParameters<P>& parameters) {
-  compute(state, PreparedParameters<P>(state.channels, parameters));
+void refresh(batchnorm::detail::PreparedState<compute_t<T>>& state, const InferenceParameters<P>& parameters,
+             const CallOptions& call) {
+  const Reporter reporter(name_of_prepared, call);
+  const PreparedParameters<P> given(reporter, state.channels, parameters);
+  if (!stops_before_compute(reporter)) compute(state, given);
 }
 
 /// The number of elements in the plain case that needs no further check: x and y are of one shape, without gaps, of that many
@@ -257,7 +288,8 @@ void infer_prepared(const batchnorm::detail::PreparedState<compute_t<T>>& state,
                     const TensorView<T>& y, const E& epilogue, const CallOptions& call) {
   using Checked = NormalizeArguments<T, E>;
   typename Checked::Work work{};
-  const cpu::Machine machine = machine_of(call);
+  const Reporter reporter(name_of_prepared, call);
+  bool is_empty = false;
   const std::int64_t elements = Checked::Parts::adds_residual ? 0 : plain_elements(x, y, state.format, state.channels);
   if (elements > 0) {
     work.operation.activation = Checked::Parts::activation(epilogue);
@@ -265,13 +297,15 @@ void infer_prepared(const batchnorm::detail::PreparedState<compute_t<T>>& state,
     work.in[0] = {x.data(), cpu::dense_pitch(work.geometry)};
     work.out[0] = {y.data(), cpu::dense_pitch(work.geometry)};
   } else {
-    Arguments arguments(name_of_prepared, x, state.format, Replaceable::yes, output_replaces);
+    Arguments arguments(reporter, x, state.format, Replaceable::yes, output_replaces);
     arguments.check_channels(state.channels);
     work = Checked(arguments, x, y, epilogue).work;
     arguments.check_overlap();
-    if (arguments.empty()) return;
+    is_empty = arguments.empty();
   }
-  cpu::sweep_prepared(machine, work, PreparedArrays(state).in(state));
+  if (stops(reporter, call)) return;
+  const cpu::Machine machine = machine_of(call);
+  if (!is_empty) cpu::sweep_prepared(machine, work, PreparedArrays(state).in(state));
 }
 
 }  // namespace arguments

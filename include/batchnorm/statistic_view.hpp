@@ -42,6 +42,20 @@ class StatisticView {
   /// The element of index i is data[i * strides[0]].
   StatisticView(P* data, const Shape& shape, const Strides& strides) noexcept : view_(data, shape, strides) {}
 
+  /// A dense vector of the compiler's type of the same bits, constant or not.
+  template <detail::SameBitsAs<const P> U>
+  StatisticView(U* data, const Shape& shape) noexcept : StatisticView(data, shape, dense_strides(shape)) {}
+
+  /// The same with strides.
+  template <detail::SameBitsAs<const P> U>
+  StatisticView(U* data, const Shape& shape, const Strides& strides) noexcept {
+    if constexpr (std::is_const_v<U>) {
+      *this = StatisticView(constant, TensorView<const P>(data, shape, strides));
+    } else {
+      view_ = TensorView<P>(data, shape, strides);
+    }
+  }
+
   /// A dense vector of constants.
   template <std::same_as<const P> Q>
   StatisticView(Q* data, const Shape& shape) noexcept : StatisticView(constant, TensorView<const P>(data, shape)) {}

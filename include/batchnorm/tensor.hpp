@@ -32,6 +32,19 @@ inline Strides dense_strides(const Shape& shape) noexcept {
   return strides;
 }
 
+namespace detail {
+
+/// Elements U, const or not, that a view of T reads as its own: those of the compiler's type of the same bits. T may be const
+/// where U is not, but not the other way.
+template <class U, class T>
+concept SameBitsAs = requires {
+  typename SameBits<std::remove_const_t<U>>::type;
+}
+&&std::same_as<typename SameBits<std::remove_const_t<U>>::type, std::remove_const_t<T>> &&
+    (std::is_const_v<T> || !std::is_const_v<U>);
+
+}  // namespace detail
+
 /// A tensor somebody else owns: pointer, shape, strides. Dense unless strides are given. Default-constructed (or nullptr) it
 /// stands for an argument that is absent. Of a temporary, a view is good only within the call that it is an argument of.
 ///
@@ -52,6 +65,22 @@ class TensorView {
   /// The element of indices i, j, ... is data[i * strides[0] + j * strides[1] + ...].
   TensorView(T* data, const Shape& shape, const Strides& strides) noexcept
       : data_(data), shape_(shape), strides_(strides), present_(true) {}
+
+  /// Of half also _Float16 and std::float16_t, of bfloat16 also std::bfloat16_t, where the compiler has them: the bits are the
+  /// same.
+  template <detail::SameBitsAs<T> U>
+  TensorView(U* data, const Shape& shape) noexcept : TensorView(reinterpret_cast<T*>(data), shape) {}
+
+  /// The same with strides.
+  template <detail::SameBitsAs<T> U>
+  TensorView(U* data, const Shape& shape, const Strides& strides) noexcept
+      : TensorView(reinterpret_cast<T*>(data), shape, strides) {}
+
+  /// A vector of them.
+  template <std::ranges::contiguous_range R>
+    requires std::ranges::sized_range<R> && detail::SameBitsAs<std::remove_reference_t<std::ranges::range_reference_t<R>>, T>
+    TensorView(R&& range)
+  noexcept : TensorView(std::ranges::data(range), Shape{static_cast<std::int64_t>(std::ranges::size(range))}) {}
 
   /// A vector, an array or a span is a tensor of rank 1.
   template <std::ranges::contiguous_range R>
@@ -103,6 +132,29 @@ class TensorView {
     Strides strides_{};
     bool present_ = false;
 };
+
+namespace detail {
+
+template <class X>
+struct ElementOf {};
+template <class T>
+struct ElementOf<TensorView<T>> {
+  using type = std::remove_const_t<T>;
+};
+template <std::ranges::contiguous_range R>
+struct ElementOf<R> {
+  using type = std::remove_cv_t<std::remove_reference_t<std::ranges::range_reference_t<const R>>>;
+};
+
+}  // namespace detail
+
+/// The elements of what a TensorView is made of.
+template <class X>
+using element_of = typename detail::ElementOf<X>::type;
+
+/// A TensorView, or what one is made of: a Tensor, a vector, an array, a span.
+template <class X>
+concept TensorLike = Element<element_of<X>> && std::convertible_to<const X&, TensorView<const element_of<X>>>;
 
 /// An owner of a dense tensor, aligned to 64 bytes, zero at first. Moves, copies, converts to a TensorView.
 template <Element T>

@@ -229,7 +229,8 @@ std::uint32_t ThreadTeam::await(Condition done) noexcept {
 
 namespace detail {
 
-inline int threads_of_environment() {
+/// The number of threads that BATCHNORM_NUM_THREADS asks for, or that the hardware has; 0 where it asks for none that can be.
+inline int threads_of_environment() noexcept {
   const char* text = std::getenv("BATCHNORM_NUM_THREADS");
   if (text == nullptr || *text == '\0') {
     const unsigned hardware = std::thread::hardware_concurrency();
@@ -238,11 +239,14 @@ inline int threads_of_environment() {
   const char* const end = text + std::strlen(text);
   int number = 0;
   const auto [read, error] = std::from_chars(text, end, number);
-  if (error != std::errc() || read != end || number < 1 || number > ThreadTeam::max_concurrency) {
-    fail<ValueError>("batchnorm: BATCHNORM_NUM_THREADS is '" + std::string(text) + "', it must be a whole number in [1, " +
-                     std::to_string(ThreadTeam::max_concurrency) + "]");
-  }
-  return number;
+  const bool is_number = error == std::errc() && read == end;
+  return is_number && number >= 1 && number <= ThreadTeam::max_concurrency ? number : 0;
+}
+
+inline std::string refusal_of_threads() {
+  const char* text = std::getenv("BATCHNORM_NUM_THREADS");
+  return std::string("batchnorm: BATCHNORM_NUM_THREADS is '").append(text == nullptr ? "" : text) +
+         "', it must be a whole number in [1, " + std::to_string(ThreadTeam::max_concurrency) + "]";
 }
 
 /// The default team of one program or shared library, in whose own memory it lies (that of a forked child apart). It is hidden:
@@ -253,6 +257,12 @@ class [[gnu::visibility("hidden")]] DefaultTeam {
   Executor& get() {
     if (ThreadTeam* team = team_.load(std::memory_order_acquire)) return *team;
     return make();
+  }
+
+  /// What get() would throw, or "".
+  std::string problem() const {
+    if (team_.load(std::memory_order_acquire) != nullptr || threads_of_environment() != 0) return {};
+    return refusal_of_threads();
   }
 
  private:
@@ -285,6 +295,7 @@ inline Executor& DefaultTeam::make() {
   const Turn turn(turn_);
   if (ThreadTeam* made = team_.load(std::memory_order_acquire)) return *made;
   const int threads = threads_of_environment();
+  if (threads == 0) fail<ValueError>(refusal_of_threads());
   // The C library forgets the first with the object that it lies in, and calls the second when that is unloaded.
   static const int at_fork = pthread_atfork(nullptr, nullptr, [] {
     if (ThreadTeam* of_parent = default_team.team_.exchange(nullptr)) of_parent->forget();

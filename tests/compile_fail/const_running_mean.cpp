@@ -9,5 +9,5 @@ void f(batchnorm::TensorView<float> x, batchnorm::Tensor<float>& mean, batchnorm
 #else
   batchnorm::Tensor<float>& running_mean = mean;
 #endif
-  batch_norm.forward(x, nullptr, nullptr, running_mean, variance, nullptr, nullptr);
+  batch_norm.forward({.x = x, .mean = running_mean, .variance = variance});
 }

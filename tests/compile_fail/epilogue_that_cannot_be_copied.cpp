@@ -28,7 +28,7 @@ void forward(C x, V y, V mean, V variance, const Leaky& leaky) {
   const batchnorm::BatchNorm<float> batch_norm(true);
   batch_norm(x, nullptr, nullptr, mean, variance, {.output_x = y}, leaky);
   batch_norm(x, nullptr, nullptr, mean, variance, {.output_x = y}, batchnorm::AddResidual<float, Leaky>{x, leaky});
-  batchnorm::normalize<float, float>(x, batchnorm::Format::NCHW, mean, C(variance), nullptr, nullptr, 1e-5, y, leaky);
+  batchnorm::normalize<float, float>(batchnorm::Format::NCHW, {.x = x, .mean = mean, .variance = C(variance)}, 1e-5, y, leaky);
 }
 
 void backward(C dy, C x, C y, batchnorm::TensorView<const std::uint8_t> mask, C mean, C variance,
@@ -36,11 +36,12 @@ void backward(C dy, C x, C y, batchnorm::TensorView<const std::uint8_t> mask, C 
   const batchnorm::BatchNorm<float> batch_norm(true);
   batch_norm.backward(dy, x, nullptr, mean, variance, out, batchnorm::ThroughMask<Leaky>{mask, leaky});
   batch_norm.backward(dy, x, nullptr, mean, variance, out, batchnorm::ThroughOutput<float, Leaky>{y, leaky});
-  batchnorm::gradient_sums<float, float>(dy, x, batchnorm::Format::NCHW, mean, batchnorm::ThroughMask<Leaky>{mask, leaky});
+  batchnorm::gradient_sums<float, float>(batchnorm::Format::NCHW, {.dy = dy, .x = x, .mean = mean},
+                                         batchnorm::ThroughMask<Leaky>{mask, leaky});
 }
 
 void in_place(V x, V mean, V variance, C dy, const batchnorm::GradientViews<float, float>& out, const Leaky& leaky) {
   const batchnorm::InPlaceBatchNorm<float, batchnorm::Format::NCHW, float, Leaky> batch_norm({}, leaky);
-  batch_norm.forward(x, nullptr, nullptr, mean, variance, mean, variance);
-  batch_norm.backward(dy, x, nullptr, nullptr, variance, out);
+  batch_norm.forward({.x = x, .mean = mean, .variance = variance, .batch_mean = mean, .batch_variance = variance});
+  batch_norm.backward({.dy = dy, .y = x, .variance = variance}, out);
 }

@@ -92,8 +92,13 @@ TEST(FailedAllocation, OfTheOperatorThatReturnsItsOutputsLeavesRunningStatistics
 TEST(FailedAllocation, OfNormalizeLeavesItsOutput) {
   expect_harmless(
       [](Tensors& t) {
-        batchnorm::normalize<float, float>(t.of.x_view(), t.format, t.running_mean, TensorView<const float>(t.running_variance),
-                                           *t.of.scale, t.bias, 1e-5, t.tensor(t.y), {}, options());
+        batchnorm::normalize<float, float>(t.format,
+                                           {.x = t.of.x_view(),
+                                            .scale = *t.of.scale,
+                                            .bias = t.bias,
+                                            .mean = t.running_mean,
+                                            .variance = TensorView<const float>(t.running_variance)},
+                                           1e-5, t.tensor(t.y), {}, options());
       },
       1);
 }
@@ -173,8 +178,9 @@ TEST(FailedAllocation, OfMomentsMergeAndFinalizeLeavesWhatTheyWrite) {
   expect_harmless(
       [](Tensors& t) {
         const auto moments = batchnorm::moments<float>(t.of.x_view(), t.format, options());
-        batchnorm::normalize<float, float>(t.of.x_view(), t.format, moments, TensorView<const float>(*t.of.scale), t.bias, 1e-5,
-                                           t.tensor(t.y), {}, options());
+        batchnorm::normalize<float, float>(t.format,
+                                           {.x = t.of.x_view(), .scale = TensorView<const float>(*t.of.scale), .bias = t.bias},
+                                           moments, 1e-5, t.tensor(t.y), {}, options());
       },
       1, 5);
 }
@@ -196,8 +202,9 @@ TEST(FailedAllocation, OfTheGradientThatReturnsItsOutputsLeaksNothing) {
       [](Tensors& t) {
         const auto copy = [&](const auto& out) { std::ranges::copy(out.dx, t.dx.begin()); };
         const auto backward = [&](const auto& norm) {
-          copy(norm.backward(t.of.dy_view(), t.of.x_view(), *t.of.scale, t.of.mean, t.of.variance, batchnorm::Identity{},
-                             options()));
+          copy(norm.backward(
+              {.dy = t.of.dy_view(), .x = t.of.x_view(), .scale = *t.of.scale, .mean = t.of.mean, .variance = t.of.variance},
+              batchnorm::Identity{}, options()));
         };
         if (t.format == Format::NCHW) return backward(batchnorm::BatchNorm<float, Format::NCHW>(true));
         backward(batchnorm::BatchNorm<float, Format::NHWC>(true));
@@ -209,21 +216,23 @@ TEST(FailedAllocation, OfGradientSumsAndInputGradientLeavesTheirOutputs) {
   expect_harmless(
       [](Tensors& t) {
         const TensorView<const float> mean(t.of.mean);
-        auto sums = batchnorm::gradient_sums<float, float>(t.of.dy_view(), t.of.x_view(), t.format, mean, {}, options());
-        batchnorm::merge(sums,
-                         batchnorm::gradient_sums<float, float>(t.of.dy_view(), t.of.x_view(), t.format, mean, {}, options()));
-        batchnorm::input_gradient<float, float>(t.of.dy_view(), t.of.x_view(), t.format, sums, mean, t.of.variance, *t.of.scale,
-                                                1e-5, {t.tensor(t.dx), t.dscale, t.dbias, {}}, {}, options());
+        auto sums = batchnorm::gradient_sums<float, float>(t.format, {.dy = t.of.dy_view(), .x = t.of.x_view(), .mean = mean},
+                                                           {}, options());
+        batchnorm::merge(sums, batchnorm::gradient_sums<float, float>(
+                                   t.format, {.dy = t.of.dy_view(), .x = t.of.x_view(), .mean = mean}, {}, options()));
+        batchnorm::input_gradient<float, float>(
+            t.format, {.dy = t.of.dy_view(), .x = t.of.x_view(), .scale = *t.of.scale, .mean = mean, .variance = t.of.variance},
+            sums, 1e-5, {t.tensor(t.dx), t.dscale, t.dbias, {}}, {}, options());
       },
       1, 7);
   expect_harmless(
       [](Tensors& t) {
         const auto moments = batchnorm::moments<float>(t.of.x_view(), t.format, options());
-        const auto sums =
-            batchnorm::gradient_sums<float>(t.of.dy_view(), t.of.x_view(), t.format, moments, batchnorm::Identity{}, options());
-        batchnorm::input_gradient<float, float>(t.of.dy_view(), t.of.x_view(), t.format, sums, moments,
-                                                TensorView<const float>(*t.of.scale), 1e-5,
-                                                {t.tensor(t.dx), t.dscale, t.dbias, {}}, {}, options());
+        const auto sums = batchnorm::gradient_sums<float>(t.format, {.dy = t.of.dy_view(), .x = t.of.x_view()}, moments,
+                                                          batchnorm::Identity{}, options());
+        batchnorm::input_gradient<float, float>(
+            t.format, {.dy = t.of.dy_view(), .x = t.of.x_view(), .scale = TensorView<const float>(*t.of.scale)}, sums, moments,
+            1e-5, {t.tensor(t.dx), t.dscale, t.dbias, {}}, {}, options());
       },
       1, 7);
 }
@@ -232,8 +241,15 @@ TEST(FailedAllocation, OfTheDoubleGradientLeavesItsOutputs) {
   for (const bool has_ddx : {true, false}) {
     expect_harmless([&](Tensors& t) {
       const TensorView<const float> ddx = has_ddx ? TensorView<const float>(t.y.data(), t.shape) : TensorView<const float>();
-      batchnorm::batch_norm_double_backward<float, float>(t.format, t.of.options, t.of.x_view(), t.of.dy_view(), *t.of.scale,
-                                                          t.of.mean, t.of.variance, ddx, t.bias, t.bias,
+      batchnorm::batch_norm_double_backward<float, float>(t.format, t.of.options,
+                                                          {.dy = t.of.dy_view(),
+                                                           .x = t.of.x_view(),
+                                                           .scale = *t.of.scale,
+                                                           .mean = t.of.mean,
+                                                           .variance = t.of.variance,
+                                                           .ddx = ddx,
+                                                           .ddscale = t.bias,
+                                                           .ddbias = t.bias},
                                                           {t.tensor(t.dx), t.tensor(t.ddy), t.dscale}, options());
     });
   }
@@ -241,11 +257,17 @@ TEST(FailedAllocation, OfTheDoubleGradientLeavesItsOutputs) {
 
 TEST(FailedAllocation, OfTheInPlaceFormsLeavesX) {
   const auto forward = [](const auto& layer, Tensors& t) {
-    layer.forward(t.tensor(t.of.x), *t.of.scale, t.bias, t.running_mean, t.running_variance, t.batch_mean, t.batch_variance,
+    layer.forward({.x = t.tensor(t.of.x),
+                   .scale = *t.of.scale,
+                   .bias = t.bias,
+                   .mean = t.running_mean,
+                   .variance = t.running_variance,
+                   .batch_mean = t.batch_mean,
+                   .batch_variance = t.batch_variance},
                   options());
   };
   const auto backward = [](const auto& layer, Tensors& t) {
-    layer.backward(t.of.dy_view(), t.of.x_view(), *t.of.scale, t.bias, t.of.variance,
+    layer.backward({.dy = t.of.dy_view(), .y = t.of.x_view(), .scale = *t.of.scale, .bias = t.bias, .variance = t.of.variance},
                    {t.tensor(t.of.dy), t.dscale, t.dbias, {}}, options());
   };
   const auto with_layer = [](const auto& call) {
@@ -262,8 +284,9 @@ TEST(FailedAllocation, OfFoldingLeavesTheLayer) {
   expect_harmless(
       [](Tensors& t) {
         const auto channels = t.of.extents().c;
-        const auto map =
-            batchnorm::affine_map<float>(t.of.mean, TensorView<const float>(t.of.variance), *t.of.scale, t.bias, 1e-5);
+        const auto map = batchnorm::affine_map<float>(
+            {.scale = *t.of.scale, .bias = t.bias, .mean = t.of.mean, .variance = TensorView<const float>(t.of.variance)},
+            1e-5);
         const TensorView<float> weights(t.of.x.data(), Shape{channels, 3, 5});
         batchnorm::fold_after<float>(weights, t.bias, map, {weights, t.dbias});
       },
@@ -271,8 +294,9 @@ TEST(FailedAllocation, OfFoldingLeavesTheLayer) {
   expect_harmless(
       [](Tensors& t) {
         const auto channels = t.of.extents().c;
-        const auto map =
-            batchnorm::affine_map<float>(t.of.mean, TensorView<const float>(t.of.variance), *t.of.scale, t.bias, 1e-5);
+        const auto map = batchnorm::affine_map<float>(
+            {.scale = *t.of.scale, .bias = t.bias, .mean = t.of.mean, .variance = TensorView<const float>(t.of.variance)},
+            1e-5);
         const TensorView<const float> weights(t.of.x.data(), Shape{channels, channels});
         const auto before = batchnorm::fold_before<float>(weights, t.bias, map);
         const auto after = batchnorm::fold_after_transposed<float>(weights, t.bias, map);
@@ -305,7 +329,8 @@ TEST(FailedAllocation, OfTheDefaultTeamIsForgotten) {
     ASSERT_LT(number, 100) << "the call does not succeed";
     try {
       const support::FailingAllocation failing(number);
-      batchnorm::normalize<float, float>(x.view(), Format::NCHW, mean, TensorView<const float>(variance), {}, {}, 1e-5, y, {});
+      batchnorm::normalize<float, float>(
+          Format::NCHW, {.x = x.view(), .mean = mean, .variance = TensorView<const float>(variance)}, 1e-5, y, {});
     } catch (const std::bad_alloc&) {
     }
     failures = support::FailingAllocation::has_failed() ? 1 : 0;

@@ -56,8 +56,15 @@ DoubleGradientResult<T, P> run_double(const DoubleCase<T, P>& c, const Way& way)
   const Placed<T>* ddy = c.wants_ddy ? stage.output("ddy", of.shape, c.ddy, blank<T>(of.x.size())) : nullptr;
   const Placed<P>* dscale = c.wants_dscale ? stage.output("dscale", blank<P>(of.mean.size())) : nullptr;
   stage.run([&] {
-    batchnorm::batch_norm_double_backward<T, P>(of.format, of.options, x->view(), dy->view(), view(scale), mean->view(),
-                                                variance->view(), view(ddx), view(ddscale), view(ddbias),
+    batchnorm::batch_norm_double_backward<T, P>(of.format, of.options,
+                                                {.dy = dy->view(),
+                                                 .x = x->view(),
+                                                 .scale = view(scale),
+                                                 .mean = mean->view(),
+                                                 .variance = variance->view(),
+                                                 .ddx = view(ddx),
+                                                 .ddscale = view(ddscale),
+                                                 .ddbias = view(ddbias)},
                                                 {view(dx), view(ddy), view(dscale)}, options_of(way));
   });
   return {values(dx), values(ddy), values(dscale)};

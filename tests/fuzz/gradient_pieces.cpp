@@ -28,9 +28,10 @@ GradientSums run_sums(const GradientCall<T, P>& of, const Layout& x_layout, cons
   GradientSums sums;
   stage.run([&] {
     if (moments != nullptr) {
-      sums = batchnorm::gradient_sums<T>(dy, x, of.format, *moments, batchnorm::Identity{}, options_of(way));
+      sums = batchnorm::gradient_sums<T>(of.format, {.dy = dy, .x = x}, *moments, batchnorm::Identity{}, options_of(way));
     } else {
-      sums = batchnorm::gradient_sums<T, P>(dy, x, of.format, mean, batchnorm::Identity{}, options_of(way));
+      sums =
+          batchnorm::gradient_sums<T, P>(of.format, {.dy = dy, .x = x, .mean = mean}, batchnorm::Identity{}, options_of(way));
     }
   });
   return sums;
@@ -52,11 +53,11 @@ GradientResult<T, P> run_input_gradient(const PiecesCase<T, P>& c, const Gradien
   const batchnorm::GradientViews<T, P> out{dx->view(), dscale->view(), dbias->view(), {}};
   stage.run([&] {
     if (moments != nullptr) {
-      batchnorm::input_gradient<T, P>(dy, x, of.format, sums, *moments, scale, of.options.epsilon, out, batchnorm::Identity{},
-                                      options_of(way));
-    } else {
-      batchnorm::input_gradient<T, P>(dy, x, of.format, sums, mean, variance, scale, of.options.epsilon, out,
+      batchnorm::input_gradient<T, P>(of.format, {.dy = dy, .x = x, .scale = scale}, sums, *moments, of.options.epsilon, out,
                                       batchnorm::Identity{}, options_of(way));
+    } else {
+      batchnorm::input_gradient<T, P>(of.format, {.dy = dy, .x = x, .scale = scale, .mean = mean, .variance = variance}, sums,
+                                      of.options.epsilon, out, batchnorm::Identity{}, options_of(way));
     }
   });
   return {dx->values(), dscale->values(), dbias->values()};

@@ -31,7 +31,12 @@ InPlaceOutcome run_in_place(const InPlaceCase& c, const Way& way) {
   const auto *batch_mean = forward.output("batch_mean", blank<float>(channels)),
              *batch_variance = forward.output("batch_variance", blank<float>(channels));
   forward.run([&] {
-    layer.forward(x->view(), view(scale), view(bias), {}, {}, batch_mean->view(), batch_variance->view(), options_of(way));
+    layer.forward({.x = x->view(),
+                   .scale = view(scale),
+                   .bias = view(bias),
+                   .batch_mean = batch_mean->view(),
+                   .batch_variance = batch_variance->view()},
+                  options_of(way));
   });
   InPlaceOutcome outcome{x->values(), batch_mean->values(), batch_variance->values(), {}, {}, {}};
   Stage backward(way.flush);
@@ -42,7 +47,7 @@ InPlaceOutcome run_in_place(const InPlaceCase& c, const Way& way) {
   const auto *dscale = backward.output("dscale", blank<float>(channels)),
              *dbias = backward.output("dbias", blank<float>(channels));
   backward.run([&] {
-    layer.backward(dy->view(), y->view(), view(scale), view(bias), variance->view(),
+    layer.backward({.dy = dy->view(), .y = y->view(), .scale = view(scale), .bias = view(bias), .variance = variance->view()},
                    {dx->view(), dscale->view(), dbias->view(), {}}, options_of(way));
   });
   outcome.dx = dx->values(), outcome.dscale = dscale->values(), outcome.dbias = dbias->values();

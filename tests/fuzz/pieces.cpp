@@ -75,8 +75,9 @@ Result<T, P> finish(const Plan& plan, const Call<T, P>& call, const Layout& x_la
   auto* y = second.output("y", call.shape, y_layout, blank<T>(call.x.size()));
   const auto *scale = second.input("scale", call.scale), *bias = second.input("bias", call.bias);
   second.run([&] {
-    batchnorm::normalize<T, P>(TensorView<const T>(x->view()), call.format, moments, TensorView<const P>(view(scale)),
-                               view(bias), call.options.epsilon, y->view(), {}, options_of(way));
+    batchnorm::normalize<T, P>(
+        call.format, {.x = TensorView<const T>(x->view()), .scale = TensorView<const P>(view(scale)), .bias = view(bias)},
+        moments, call.options.epsilon, y->view(), {}, options_of(way));
   });
   return {y->values(), batch_mean->values(), batch_variance->values(), {}, {}, mean->values(), variance->values()};
 }
@@ -90,8 +91,13 @@ std::vector<T> normalized_by_vectors(const Call<T, P>& call, const Layout& x_lay
   const auto *scale = stage.input("scale", call.scale), *bias = stage.input("bias", call.bias);
   const auto *mean = stage.input("mean", call.mean), *variance = stage.input("variance", call.variance);
   stage.run([&] {
-    batchnorm::normalize<T, P>(TensorView<const T>(x->view()), call.format, mean->view(), TensorView<const P>(variance->view()),
-                               view(scale), view(bias), call.options.epsilon, y->view(), {}, options_of(way));
+    batchnorm::normalize<T, P>(call.format,
+                               {.x = TensorView<const T>(x->view()),
+                                .scale = view(scale),
+                                .bias = view(bias),
+                                .mean = mean->view(),
+                                .variance = TensorView<const P>(variance->view())},
+                               call.options.epsilon, y->view(), {}, options_of(way));
   });
   return y->values();
 }

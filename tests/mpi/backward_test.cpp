@@ -211,11 +211,12 @@ TEST(SynchronisedPieces, KeepTheDigitsThatARoundedMeanHasLost) {
   EXPECT_TRUE(same_on_all_ranks(moments.mean_low));
   EXPECT_TRUE(same_on_all_ranks(moments.m2));
 
-  batchnorm::GradientSums sums = batchnorm::gradient_sums<float>(own.dy_view(), own.x_view(), Format::NCHW, moments);
+  batchnorm::GradientSums sums =
+      batchnorm::gradient_sums<float>(Format::NCHW, {.dy = own.dy_view(), .x = own.x_view()}, moments);
   batchnorm::mpi::merge(sums, MPI_COMM_WORLD);
   auto result = blank_result(own);
-  batchnorm::input_gradient<float, float>(own.dy_view(), own.x_view(), Format::NCHW, sums, moments, view(own.scale), 1e-5,
-                                          {{result.dx.data(), own.shape}, result.dscale, result.dbias});
+  batchnorm::input_gradient<float, float>(Format::NCHW, {.dy = own.dy_view(), .x = own.x_view(), .scale = view(own.scale)},
+                                          sums, moments, 1e-5, {{result.dx.data(), own.shape}, result.dscale, result.dbias});
   result.dx = gathered(result.dx);
   expect_kept(errors(whole, result, expected_with(whole, moments), batchnorm::active_isa()));
 }

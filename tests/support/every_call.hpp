@@ -75,7 +75,15 @@ void for_each_call(Buffers<T, P>& b, const Note& note) {
                                            {b.out(b.dx), b.dscale, b.dbias}, batchnorm::ThroughOutput<T, Relu>{x}, b.call);
     });
     note("batch_norm_double_backward" + mode, [&] {
-      batchnorm::batch_norm_double_backward<T, P>(b.format, options, x, dy, b.scale, b.mean, b.variance, dy, b.scale, b.bias,
+      batchnorm::batch_norm_double_backward<T, P>(b.format, options,
+                                                  {.dy = dy,
+                                                   .x = x,
+                                                   .scale = b.scale,
+                                                   .mean = b.mean,
+                                                   .variance = b.variance,
+                                                   .ddx = dy,
+                                                   .ddscale = b.scale,
+                                                   .ddbias = b.bias},
                                                   {b.out(b.dx), b.out(b.ddy), b.dscale}, b.call);
     });
   }
@@ -88,8 +96,8 @@ void for_each_call(Buffers<T, P>& b, const Note& note) {
                            {.batch_mean = b.dscale, .running_mean = b.mean, .running_variance = b.variance}, b.call);
   });
   note("normalize", [&] {
-    batchnorm::normalize<T, P>(x, b.format, moments, TensorView<const P>(b.scale), b.bias, 1e-5, b.out(b.y),
-                               batchnorm::Identity{}, b.call);
+    batchnorm::normalize<T, P>(b.format, {.x = x, .scale = TensorView<const P>(b.scale), .bias = b.bias}, moments, 1e-5,
+                               b.out(b.y), batchnorm::Identity{}, b.call);
   });
   note("PreparedInference", [&] {
     const batchnorm::PreparedInference<T, P> layer(b.format,
@@ -97,11 +105,13 @@ void for_each_call(Buffers<T, P>& b, const Note& note) {
     layer(x, b.out(b.y), batchnorm::Identity{}, b.call);
   });
   note("gradient_sums", [&] {
-    sums = batchnorm::gradient_sums<T, P>(dy, x, b.format, TensorView<const P>(b.mean), batchnorm::Identity{}, b.call);
+    sums = batchnorm::gradient_sums<T, P>(b.format, {.dy = dy, .x = x, .mean = TensorView<const P>(b.mean)},
+                                          batchnorm::Identity{}, b.call);
   });
   note("input_gradient", [&] {
-    batchnorm::input_gradient<T, P>(dy, x, b.format, sums, TensorView<const P>(b.mean), b.variance, b.scale, 1e-5,
-                                    {b.out(b.dx), b.dscale, b.dbias}, batchnorm::Identity{}, b.call);
+    batchnorm::input_gradient<T, P>(
+        b.format, {.dy = dy, .x = x, .scale = b.scale, .mean = TensorView<const P>(b.mean), .variance = b.variance}, sums, 1e-5,
+        {b.out(b.dx), b.dscale, b.dbias}, batchnorm::Identity{}, b.call);
   });
 }
 

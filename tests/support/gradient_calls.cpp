@@ -130,9 +130,16 @@ DoubleGradientResult<T, P> run(const DoubleGradientCall<T, P>& call, const batch
   DoubleGradientResult<T, P> result{{}, {}, std::vector<P>(static_cast<std::size_t>(of.extents().c), element<P>(unwritten))};
   Guarded<T> dy(std::span<const T>(of.dy), offsets.dy), x(std::span<const T>(of.x), offsets.x);
   Guarded<T> dx(of.x.size(), offsets.out, element<T>(unwritten)), ddy(of.x.size(), offsets.out + 1, element<T>(unwritten));
-  batchnorm::batch_norm_double_backward<T, P>(
-      of.format, of.options, {x.data(), of.shape}, {dy.data(), of.shape}, view(of.scale), of.mean, of.variance, call.ddx_view(),
-      view(call.ddscale), view(call.ddbias), {{dx.data(), of.shape}, {ddy.data(), of.shape}, result.dscale}, options);
+  batchnorm::batch_norm_double_backward<T, P>(of.format, of.options,
+                                              {.dy = {dy.data(), of.shape},
+                                               .x = {x.data(), of.shape},
+                                               .scale = view(of.scale),
+                                               .mean = of.mean,
+                                               .variance = of.variance,
+                                               .ddx = call.ddx_view(),
+                                               .ddscale = view(call.ddscale),
+                                               .ddbias = view(call.ddbias)},
+                                              {{dx.data(), of.shape}, {ddy.data(), of.shape}, result.dscale}, options);
   EXPECT_TRUE(dy.guards_intact() && x.guards_intact()) << "bytes beside an input were written";
   EXPECT_TRUE(dx.guards_intact() && ddy.guards_intact()) << "bytes beside an output were written";
   EXPECT_TRUE(same_bits(dy.values(), of.dy) && same_bits(x.values(), of.x)) << "an input was changed";

@@ -17,6 +17,7 @@
 #include <batchnorm/activation.hpp>
 #include <batchnorm/call/problem.hpp>
 #include <batchnorm/call/region.hpp>
+#include <batchnorm/call/reporter.hpp>
 #include <batchnorm/detail/numbers.hpp>
 #include <batchnorm/options.hpp>
 #include <batchnorm/statistic_view.hpp>
@@ -35,68 +36,61 @@ inline std::string to_string(const Strides& strides, int rank) {
   return batchnorm::to_string(Shape(std::span(strides).first(static_cast<std::size_t>(rank))));
 }
 
-inline void check_epsilon(std::string_view call, double epsilon) {
+inline void check_epsilon(const Reporter& call, double epsilon) {
   if (batchnorm::detail::is_from_0_to_1(epsilon) && batchnorm::detail::is_above_0(epsilon)) return;
-  batchnorm::detail::fail<ValueError>(std::string(call) + ": epsilon is " + to_string(epsilon) + ", it must be in (0, 1]");
+  call.fail<ValueError>("epsilon is " + to_string(epsilon) + ", it must be in (0, 1]");
 }
 
-inline void check_options(std::string_view call, const Options& options) {
+inline void check_options(const Reporter& call, const Options& options) {
   check_epsilon(call, options.epsilon);
   if (batchnorm::detail::is_from_0_to_1(options.momentum)) return;
-  batchnorm::detail::fail<ValueError>(std::string(call) + ": momentum is " + to_string(options.momentum) +
-                                      ", it must be in [0, 1]");
+  call.fail<ValueError>("momentum is " + to_string(options.momentum) + ", it must be in [0, 1]");
 }
 
 /// A statistic that may have been made by hand: its vectors must be of one length.
-inline void check_statistic(std::string_view call, std::string_view name, std::initializer_list<std::size_t> lengths,
+inline void check_statistic(const Reporter& call, std::string_view name, std::initializer_list<std::size_t> lengths,
                             std::int64_t count) {
-  const auto called = [&] { return std::string(call).append(": ").append(name); };
   for (const std::size_t length : lengths) {
     if (length == *lengths.begin()) continue;
-    batchnorm::detail::fail<ShapeError>(called() + " have vectors of " + std::to_string(*lengths.begin()) + " and of " +
-                                        std::to_string(length) + " channels, expected one length");
+    call.fail<ShapeError>(std::string(name) + " have vectors of " + std::to_string(*lengths.begin()) + " and of " +
+                          std::to_string(length) + " channels, expected one length");
   }
   if (count >= 0 && count <= batchnorm::detail::most_elements) return;
-  batchnorm::detail::fail<ValueError>(called() + " have a count of " + std::to_string(count) + ", it must be in [0, 2^53]");
+  call.fail<ValueError>(std::string(name) + " have a count of " + std::to_string(count) + ", it must be in [0, 2^53]");
 }
 
 /// The momentum of one call.
-inline double momentum_of(std::string_view call, const Options& options, const CallOptions& call_options) {
+inline double momentum_of(const Reporter& call, const Options& options, const CallOptions& call_options) {
   const std::int64_t number = call_options.batch_number;
   if (number < 0) {
-    batchnorm::detail::fail<ValueError>(std::string(call) + ": batch_number is " + std::to_string(number) +
-                                        ", it must be 0 (use momentum) or count from 1");
+    call.fail<ValueError>("batch_number is " + std::to_string(number) + ", it must be 0 (use momentum) or count from 1");
   }
   double momentum = options.momentum;
   if (number > 0) cpu::in_default_mode([&] { momentum = 1.0 / static_cast<double>(number); });
   return momentum;
 }
 
-/// The arguments of one call: checks each against x, then all against each other.
+/// The arguments of one call: checks each against x, then all against each other. Where errors are reported, not thrown, x
+/// counts as empty after one that concerns it, and what is found wrong is null.
 class Arguments {
  public:
   /// Checks the rank and the extents of x. Where x is not empty its layout is found as well.
   /// `allowed_overlap` says to the reader of a message which tensors are Replaceable.
   template <class T>
-  Arguments(std::string_view call, const TensorView<T>& x, Format format, Replaceable replaceable = Replaceable::no,
+  Arguments(const Reporter& call, const TensorView<T>& x, Format format, Replaceable replaceable = Replaceable::no,
             std::string_view allowed_overlap = {}, std::string_view name_of_x = "x")
-      : call_(call),
+      : reporter_(call),
         shape_(x.shape()),
         strides_{x.strides()},
         format_(format),
         allowed_overlap_(allowed_overlap),
         name_of_x_(name_of_x) {
-    if (!x.present()) fail<ValueError>(std::string(name_of_x) + " is absent");
-    if (shape_.rank() < 2 || shape_.rank() > 5) {
-      fail<ShapeError>(std::string(name_of_x) + " has rank " + std::to_string(shape_.rank()) + ", expected 2 to 5" + about_x());
+    if (!has_extents(x.present()) || elements_ == 0) return;
+    if (check_data(name_of_x, x) && find_layout(x.strides())) {
+      add({name_of_x, Role::input, x, replaceable});
+    } else {
+      elements_ = 0;
     }
-    elements_ = element_count(shape_, call, name_of_x);
-    channels_ = shape_[cpu::channel_axis(shape_, format)];
-    check_size();
-    if (elements_ == 0) return;
-    check_data(name_of_x, x);
-    find_layout(x.strides());
-    add({name_of_x, Role::input, x, replaceable});
   }
 
   /// A tensor that `tensor` will be given: where x alone would be walked in a way that does not serve it, x is walked in one
@@ -116,8 +110,9 @@ class Arguments {
   }
 
   /// A call without x: only channel vectors.
-  Arguments(std::string_view call, std::int64_t channels) : call_(call), channels_(channels) {}
+  Arguments(const Reporter& call, std::int64_t channels) : reporter_(call), channels_(channels) {}
 
+  const Reporter& reporter() const noexcept { return reporter_; }
   std::int64_t channels() const noexcept { return channels_; }
   bool empty() const noexcept { return elements_ == 0; }
   const cpu::Geometry& geometry() const noexcept { return geometry_; }
@@ -125,16 +120,16 @@ class Arguments {
   /// An argument of the shape of x, laid out as x is, though perhaps with other strides. Where x is not empty, its pitch.
   template <class T>
   cpu::Operand<T> tensor(std::string_view name, const TensorView<T>& view, Replaceable replaceable = Replaceable::no) {
-    if (!view.present()) fail<ValueError>(std::string(name) + " is absent");
-    if (view.shape() != shape_) {
+    if (!view.present()) {
+      fail<ValueError>(std::string(name) + " is absent");
+    } else if (view.shape() != shape_) {
       fail<ShapeError>(std::string(name) + " has shape " + batchnorm::to_string(view.shape()) + ", expected the shape of " +
                        std::string(name_of_x_) + about_x());
     }
-    if (empty()) return {};
-    check_data(name, view);
+    if (empty() || reporter_.failed() || !check_data(name, view)) return {};
     const bool is_as_x = view.strides() == strides_[0];
     const auto pitch = is_as_x ? pitch_of_x_ : cpu::pitch_in(geometry_, shape_, view.strides(), format_);
-    if (!pitch) refuse_strides(name, view.strides());
+    if (!pitch) return refuse_strides(name, view.strides()), cpu::Operand<T>();
     add({name, role_of<T>, view, replaceable});
     return {view.data(), *pitch};
   }
@@ -154,10 +149,10 @@ class Arguments {
       fail<ShapeError>("mask has shape " + batchnorm::to_string(view.shape()) + ", expected [" + std::to_string(bytes) +
                        "], a bit for each element" + about_x());
     }
-    if (empty()) return nullptr;
+    if (empty() || reporter_.failed()) return nullptr;
     if (view.data() == nullptr) fail<ValueError>("mask has a null pointer for its data");
     if (view.strides()[0] != 1 && bytes > 1) fail<ValueError>("mask has gaps, its bytes must lie next to each other");
-    check_reach("mask", view);
+    if (!check_reach("mask", view)) return nullptr;
     add({"mask", role_of<B>, view.data(), bytes});
     return view.data();
   }
@@ -173,8 +168,7 @@ class Arguments {
   P* channel_vector(std::string_view name, const TensorView<P>& view) {
     if (!view.present()) return nullptr;
     check_vector(name, view.shape());
-    if (channels_ == 0) return nullptr;
-    check_data(name, view);
+    if (channels_ == 0 || reporter_.failed() || !check_data(name, view)) return nullptr;
     if (view.strides()[0] != 1 && channels_ > 1) {
       fail<ValueError>(std::string(name) + " has stride " + std::to_string(view.strides()[0]) +
                        ", the elements of a channel vector must lie next to each other");
@@ -195,6 +189,7 @@ class Arguments {
   P* updated_statistic(std::string_view name, const StatisticView<P>& statistic) {
     if (statistic.is_constant()) {
       fail<ValueError>(std::string(name) + " is constant, but training updates it; only inference takes constants");
+      return nullptr;
     }
     return channel_vector(name, statistic.updated());
   }
@@ -251,24 +246,46 @@ class Arguments {
     }
   }
 
-  template <class Error>
-  [[noreturn]] void fail(const std::string& what) const {
-    batchnorm::detail::fail<Error>(std::string(call_) + ": " + what);
+  /// Returns only where errors are reported.
+  template <class Exception>
+  void fail(const std::string& what) const {
+    reporter_.fail<Exception>(what);
   }
 
  private:
-  /// The layout of an x that is not empty.
-  void find_layout(const Strides& strides) {
+  /// Counts elements and channels of x: whether there can be as many.
+  bool has_extents(bool is_present) {
+    const auto refuse = [&](const std::string& what) { fail<ShapeError>(std::string(name_of_x_) + what + about_x()); };
+    if (!is_present) return fail<ValueError>(std::string(name_of_x_) + " is absent"), false;
+    if (shape_.rank() < 2 || shape_.rank() > 5) {
+      return refuse(" has rank " + std::to_string(shape_.rank()) + ", expected 2 to 5"), false;
+    }
+    const batchnorm::detail::ElementCount count = batchnorm::detail::count_elements(shape_);
+    if (count.before_name != nullptr) {
+      return fail<ShapeError>(batchnorm::detail::problem_of(count, shape_, name_of_x_)), false;
+    }
+    const std::int64_t channels = shape_[cpu::channel_axis(shape_, format_)];
+    if ((std::max)(count.elements, channels) > batchnorm::detail::most_elements) {
+      return refuse(" has more than 2^53 elements or channels"), false;
+    }
+    elements_ = count.elements;
+    channels_ = channels;
+    return true;
+  }
+
+  /// The layout of an x that is not empty: whether there is one.
+  bool find_layout(const Strides& strides) {
     if (strides == dense_strides(shape_)) {
       geometry_ = cpu::dense_geometry(shape_, elements_, format_);
       pitch_of_x_ = cpu::dense_pitch(geometry_);
     } else {
       const auto geometry = cpu::geometry_of(shape_, strides, format_);
-      if (!geometry) refuse_strides(name_of_x_, strides);
+      if (!geometry) return refuse_strides(name_of_x_, strides), false;
       geometry_ = *geometry;
       pitch_of_x_ = cpu::pitch_in(geometry_, shape_, strides, format_);
     }
     of_x_ = geometry_;
+    return true;
   }
 
   std::string about_x() const {
@@ -281,8 +298,7 @@ class Arguments {
     if (shape.rank() != 1) {
       fail<ShapeError>(std::string(name) + " has shape " + batchnorm::to_string(shape) + ", expected [C] = [" +
                        std::to_string(channels_) + "]" + about_x());
-    }
-    if (shape[0] != channels_) {
+    } else if (shape[0] != channels_) {
       fail<ShapeError>(std::string(name) + " has " + std::to_string(shape[0]) +
                        " elements, expected C = " + std::to_string(channels_) + about_x());
     }
@@ -290,36 +306,32 @@ class Arguments {
 
   /// Data that is there and aligned, and strides within what memory can hold, so that arithmetic with them is safe.
   template <class T>
-  void check_data(std::string_view name, const TensorView<T>& view) const {
+  bool check_data(std::string_view name, const TensorView<T>& view) const {
     if (view.data() == nullptr) {
       fail<ValueError>(std::string(name) + " has a null pointer for its data, its shape is " +
                        batchnorm::to_string(view.shape()));
-    }
-    if (address(view.data()) % alignof(T) != 0) {
+    } else if (address(view.data()) % alignof(T) != 0) {
       fail<ValueError>(std::string(name) + " is misaligned: its address is not a multiple of " + std::to_string(alignof(T)) +
                        ", the alignment of " + std::string(element_name<std::remove_const_t<T>>()));
     }
-    check_reach(name, view);
+    return check_reach(name, view) && !reporter_.failed();
   }
 
   template <class T>
-  void check_reach(std::string_view name, const TensorView<T>& view) const {
-    if (!reaches_beyond_memory(view)) return;
+  bool check_reach(std::string_view name, const TensorView<T>& view) const {
+    if (!reaches_beyond_memory(view)) return true;
     fail<ValueError>(std::string(name) + " has strides " + to_string(view.strides(), view.shape().rank()) +
                      ", which reach beyond any memory" + about_x());
+    return false;
   }
 
-  void check_size() const {
-    if ((std::max)(elements_, channels_) <= batchnorm::detail::most_elements) return;
-    fail<ShapeError>(std::string(name_of_x_) + " has more than 2^53 elements or channels" + about_x());
-  }
-
-  [[noreturn]] void refuse_strides(std::string_view name, const Strides& strides) const {
+  void refuse_strides(std::string_view name, const Strides& strides) const {
     if (name == name_of_x_) {
       fail<ValueError>(std::string(name) + " has strides " + to_string(strides, shape_.rank()) +
                        "; supported are tensors where the channels of a position, or the values along the last spatial axis, "
                        "lie next to each other" +
                        (is_column_major(strides) ? "; this one is column major" : "") + advice_on(strides) + about_x());
+      return;
     }
     fail<ValueError>(std::string(name) + " has strides " + to_string(strides, shape_.rank()) +
                      ", which is another memory layout than that of " + std::string(name_of_x_) + " (" +
@@ -350,14 +362,14 @@ class Arguments {
 
   void add(const Region& region) { regions_[count_++] = region; }
 
-  [[noreturn]] void refuse_overlap(const Region& output, const Region& other) const {
+  void refuse_overlap(const Region& output, const Region& other) const {
     const bool explains = output.is_tensor() && other.is_tensor() && !allowed_overlap_.empty();
     fail<ValueError>(std::string(output.name()) + " overlaps " + std::string(other.name()) +
                      (explains ? "; allowed is only " + std::string(allowed_overlap_) + ", with the same strides"
                                : "; an output shares no element with another argument"));
   }
 
-  std::string_view call_;
+  Reporter reporter_;
   Shape shape_;
   std::array<Strides, 6> strides_;  // of x and of tensors that were fitted, `fitted_` of them
   std::size_t fitted_ = 1;

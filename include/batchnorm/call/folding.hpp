@@ -59,24 +59,15 @@ inline std::int64_t offset_of(const Position& at, const Strides& strides) noexce
 /// The shape of a layer, checked.
 class Layer {
  public:
-  Layer(const Fold& fold, bool has_weights, const Shape& weights, std::int64_t groups)
-      : fold_(fold), shape_(weights), groups_(groups) {
-    if (!has_weights) fail<ValueError>("weights is absent");
-    if (shape_.rank() < 2 || shape_.rank() > max_weights_rank) {
-      fail<ShapeError>("weights has rank " + std::to_string(shape_.rank()) + ", expected 2 to 5 (weights is " +
-                       batchnorm::to_string(shape_) + ")");
-    }
-    const std::int64_t elements = element_count(shape_, fold_.call, "weights");
-    is_empty_ = elements == 0;
-    if (groups_ < 1 || shape_[0] % groups_ != 0) {
-      fail<ValueError>("groups is " + std::to_string(groups_) + ", it must divide " + std::to_string(shape_[0]) +
-                       ", the first extent of weights (weights is " + batchnorm::to_string(shape_) + ")");
-    }
-    second_channels_ = element_count(Shape{groups_, shape_[1]}, fold_.call, "[groups, channels of a group]");
-    if ((std::max)({elements, shape_[0], second_channels_}) > batchnorm::detail::most_elements) {
-      fail<ShapeError>("weights has more than 2^53 elements or channels" + about_weights());
-    }
+  Layer(const Fold& fold, const arguments::Reporter& reporter, bool has_weights, const Shape& weights, std::int64_t groups)
+      : fold_(fold), reporter_(reporter), shape_(weights), groups_(groups) {
+    check_extents(has_weights);
   }
+
+  /// Whether something was found wrong, which is reported.
+  bool failed() const noexcept { return reporter_.failed(); }
+  /// Whether the call ends when its arguments are checked.
+  bool stops() const noexcept { return reporter_.stops(); }
 
   std::int64_t outputs() const noexcept { return channels(fold_.output); }
   std::size_t output_of(const Channels& c) const noexcept { return c.of(fold_.output); }
@@ -106,7 +97,7 @@ class Layer {
 
   void check_map(std::size_t factors, std::size_t shifts) const {
     if (factors != shifts) {
-      fail<ShapeError>("map has " + std::to_string(factors) + " factors and " + std::to_string(shifts) + " shifts");
+      return fail<ShapeError>("map has " + std::to_string(factors) + " factors and " + std::to_string(shifts) + " shifts");
     }
     const std::int64_t expected = channels(fold_.normalized);
     if (static_cast<std::int64_t>(factors) != expected) {
@@ -127,12 +118,38 @@ class Layer {
                      std::to_string(outputs()) + "], one element for each channel that the layer puts out" + about_weights());
   }
 
-  template <class Error>
-  [[noreturn]] void fail(const std::string& what) const {
-    batchnorm::detail::fail<Error>(std::string(fold_.call) + ": " + what);
+  /// Returns only where errors are reported.
+  template <class Exception>
+  void fail(const std::string& what) const {
+    reporter_.fail<Exception>(what);
   }
 
  private:
+  void check_extents(bool has_weights) {
+    if (!has_weights) return fail<ValueError>("weights is absent");
+    if (shape_.rank() < 2 || shape_.rank() > max_weights_rank) {
+      return fail<ShapeError>("weights has rank " + std::to_string(shape_.rank()) + ", expected 2 to 5 (weights is " +
+                              batchnorm::to_string(shape_) + ")");
+    }
+    const std::int64_t elements = elements_of(shape_, "weights");
+    is_empty_ = elements == 0;
+    if (groups_ < 1 || shape_[0] % groups_ != 0) {
+      return fail<ValueError>("groups is " + std::to_string(groups_) + ", it must divide " + std::to_string(shape_[0]) +
+                              ", the first extent of weights (weights is " + batchnorm::to_string(shape_) + ")");
+    }
+    second_channels_ = elements_of(Shape{groups_, shape_[1]}, "[groups, channels of a group]");
+    if ((std::max)({elements, shape_[0], second_channels_}) > batchnorm::detail::most_elements) {
+      fail<ShapeError>("weights has more than 2^53 elements or channels" + about_weights());
+    }
+  }
+
+  /// 0 where the shape cannot have as many, which is reported.
+  std::int64_t elements_of(const Shape& shape, std::string_view name) const {
+    const batchnorm::detail::ElementCount count = batchnorm::detail::count_elements(shape);
+    if (count.before_name != nullptr) fail<ShapeError>(batchnorm::detail::problem_of(count, shape, name));
+    return count.elements;
+  }
+
   std::int64_t channels(Axis axis) const noexcept { return axis == Axis::first ? shape_[0] : second_channels_; }
 
   std::string about_weights() const {
@@ -141,6 +158,7 @@ class Layer {
   }
 
   Fold fold_;
+  arguments::Reporter reporter_;
   Shape shape_;
   std::int64_t groups_;
   std::int64_t second_channels_ = 0;
@@ -154,16 +172,15 @@ std::optional<arguments::Region> region_of(const Layer& layer, std::string_view 
   if (!view.present() || element_count(shape) == 0) return std::nullopt;
   if (view.data() == nullptr) {
     layer.fail<ValueError>(std::string(name) + " has a null pointer for its data, its shape is " + to_string(shape));
-  }
-  if (arguments::address(view.data()) % alignof(T) != 0) {
+  } else if (arguments::address(view.data()) % alignof(T) != 0) {
     layer.fail<ValueError>(std::string(name) + " is misaligned: its address is not a multiple of " +
                            std::to_string(alignof(T)) + ", the alignment of " +
                            std::string(element_name<std::remove_const_t<T>>()));
-  }
-  if (arguments::reaches_beyond_memory(view)) {
+  } else if (arguments::reaches_beyond_memory(view)) {
     layer.fail<ValueError>(std::string(name) + " has strides " + arguments::to_string(view.strides(), shape.rank()) +
                            ", which reach beyond any memory");
   }
+  if (layer.failed()) return std::nullopt;
   return arguments::Region(name, arguments::Role::output, view, arguments::Replaceable::no);
 }
 
@@ -220,6 +237,7 @@ void check(const Layer& layer, const Arguments<T, B>& a) {
   layer.check_weights("folded.weights", a.folded_weights.shape());
   if (!a.folded_bias.present()) layer.fail<ValueError>("folded.bias is absent, a folded layer always has one");
   layer.check_bias("folded.bias", a.folded_bias.shape());
+  if (layer.failed()) return;
 
   const OptionalRegion weights = region_of(layer, "weights", a.weights), bias = region_of(layer, "bias", a.bias);
   const OptionalRegion folded_weights = region_of(layer, "folded.weights", a.folded_weights);
@@ -309,10 +327,12 @@ void check_bias_range(const Layer& layer, const Arguments<T, B>& a, const std::v
 template <Element T, Element B>
 void fold(const Layer& layer, const Arguments<T, B>& a) {
   check(layer, a);
+  if (layer.failed()) return;
   // Before the weights are written: in place they are what it is made of.
   const std::vector<double> bias = folded_bias(layer, a);
   check_weights_range(layer, a);
   check_bias_range(layer, a, bias);
+  if (layer.stops()) return;
   for (std::size_t o = 0; o < bias.size(); ++o) {
     a.folded_bias.data()[index(o) * a.folded_bias.strides()[0]] = rounded<B>(bias[o]);
   }

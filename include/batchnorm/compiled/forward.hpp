@@ -40,20 +40,17 @@ using AddResidualToLeakyReluAndMask = Normalization<T, LeakyRelu, true, true>;
   BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::FinalizeChannels<COMPUTE, P>) \
   BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::ConstantCoefficients<COMPUTE, P>)
 
-#define BATCHNORM_COMPILED_EPILOGUE(PREFIX, T, P, ...)                                                                 \
-  PREFIX template void batch_norm<T, P, __VA_ARGS__>(Format, const Options&, TensorView<const T>, TensorView<const P>, \
-                                                     TensorView<const P>, StatisticView<P>, StatisticView<P>,          \
+#define BATCHNORM_COMPILED_EPILOGUE(PREFIX, T, P, ...)                                                \
+  PREFIX template void batch_norm<T, P, __VA_ARGS__>(Format, const Options&, const InputViews<T, P>&, \
                                                      const OutputViews<T, P>&, const __VA_ARGS__&, const CallOptions&);
 
 /// The calls with parameters of type P and no epilogue.
-#define BATCHNORM_COMPILED_CALLS(PREFIX, T, P)                                                                          \
-  BATCHNORM_COMPILED_EPILOGUE(PREFIX, T, P, Identity)                                                                   \
-  PREFIX template void normalize<T, P, Identity>(TensorView<const T>, Format, TensorView<const P>, TensorView<const P>, \
-                                                 TensorView<const P>, TensorView<const P>, double, TensorView<T>,       \
-                                                 const Identity&, const CallOptions&);                                  \
-  PREFIX template void normalize<T, P, Identity>(TensorView<const T>, Format, const Moments&, TensorView<const P>,      \
-                                                 TensorView<const P>, double, TensorView<T>, const Identity&,           \
-                                                 const CallOptions&);
+#define BATCHNORM_COMPILED_CALLS(PREFIX, T, P)                                                                            \
+  BATCHNORM_COMPILED_EPILOGUE(PREFIX, T, P, Identity)                                                                     \
+  PREFIX template void normalize<T, P, Identity>(Format, const InputViews<T, P>&, double, TensorView<T>, const Identity&, \
+                                                 const CallOptions&);                                                     \
+  PREFIX template void normalize<T, P, Identity>(Format, const InputViews<T, P>&, const Moments&, double, TensorView<T>,  \
+                                                 const Identity&, const CallOptions&);
 
 #define BATCHNORM_COMPILED_MERGES(PREFIX)              \
   BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::MergeMoments) \

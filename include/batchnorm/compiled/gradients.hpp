@@ -41,34 +41,31 @@ using SumsOfInverse = GradientStatistic<T, Inverse>;
   BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::FinalizeGradients<COMPUTE, P>) \
   BATCHNORM_COMPILED_KERNEL(PREFIX, cpu::InferenceFactors<COMPUTE, P>)
 
-#define BATCHNORM_COMPILED_BACKWARD(PREFIX, T, P, ...)                                                            \
-  PREFIX template void batch_norm_backward<T, P, __VA_ARGS__>(                                                    \
-      Format, const Options&, TensorView<const T>, TensorView<const T>, TensorView<const P>, TensorView<const P>, \
-      TensorView<const P>, const GradientViews<T, P>&, const __VA_ARGS__&, const CallOptions&);
+#define BATCHNORM_COMPILED_BACKWARD(PREFIX, T, P, ...)                                                                 \
+  PREFIX template void batch_norm_backward<T, P, __VA_ARGS__>(Format, const Options&, const GradientInputViews<T, P>&, \
+                                                              const GradientViews<T, P>&, const __VA_ARGS__&,          \
+                                                              const CallOptions&);
 
 /// The calls with parameters of type P and no activation.
-#define BATCHNORM_COMPILED_GRADIENT_CALLS(PREFIX, T, P)                                                                        \
-  BATCHNORM_COMPILED_BACKWARD(PREFIX, T, P, Identity)                                                                          \
-  PREFIX template void batch_norm_double_backward<T, P>(Format, const Options&, TensorView<const T>, TensorView<const T>,      \
-                                                        TensorView<const P>, TensorView<const P>, TensorView<const P>,         \
-                                                        TensorView<const T>, TensorView<const P>, TensorView<const P>,         \
-                                                        const DoubleGradientViews<T, P>&, const CallOptions&);                 \
-  PREFIX template GradientSums gradient_sums<T, P, Identity>(TensorView<const T>, TensorView<const T>, Format,                 \
-                                                             TensorView<const P>, const Identity&, const CallOptions&);        \
-  PREFIX template void input_gradient<T, P, Identity>(TensorView<const T>, TensorView<const T>, Format, const GradientSums&,   \
-                                                      TensorView<const P>, TensorView<const P>, TensorView<const P>, double,   \
-                                                      const GradientViews<T, P>&, const Identity&, const CallOptions&);        \
-  PREFIX template void input_gradient<T, P, Identity>(TensorView<const T>, TensorView<const T>, Format, const GradientSums&,   \
-                                                      const Moments&, TensorView<const P>, double, const GradientViews<T, P>&, \
-                                                      const Identity&, const CallOptions&);
+#define BATCHNORM_COMPILED_GRADIENT_CALLS(PREFIX, T, P)                                                                     \
+  BATCHNORM_COMPILED_BACKWARD(PREFIX, T, P, Identity)                                                                       \
+  PREFIX template void batch_norm_double_backward<T, P>(Format, const Options&, const DoubleGradientInputViews<T, P>&,      \
+                                                        const DoubleGradientViews<T, P>&, const CallOptions&);              \
+  PREFIX template GradientSums gradient_sums<T, P, Identity>(Format, const GradientInputViews<T, P>&, const Identity&,      \
+                                                             const CallOptions&);                                           \
+  PREFIX template GradientSums gradient_sums<T, P, Identity>(Format, const GradientInputViews<T, P>&, const Moments&,       \
+                                                             const Identity&, const CallOptions&);                          \
+  PREFIX template void input_gradient<T, P, Identity>(Format, const GradientInputViews<T, P>&, const GradientSums&, double, \
+                                                      const GradientViews<T, P>&, const Identity&, const CallOptions&);     \
+  PREFIX template void input_gradient<T, P, Identity>(Format, const GradientInputViews<T, P>&, const GradientSums&,         \
+                                                      const Moments&, double, const GradientViews<T, P>&, const Identity&,  \
+                                                      const CallOptions&);
 
-#define BATCHNORM_COMPILED_GRADIENTS(PREFIX, T, P)                                                                          \
-  BATCHNORM_COMPILED_GRADIENT(PREFIX, T, Nothing)                                                                           \
-  BATCHNORM_COMPILED_GRADIENT(PREFIX, T, Inverse)                                                                           \
-  BATCHNORM_COMPILED_DOUBLE_GRADIENT(PREFIX, T)                                                                             \
-  BATCHNORM_COMPILED_GRADIENT_CALLS(PREFIX, T, P)                                                                           \
-  PREFIX template GradientSums gradient_sums<T, Identity>(TensorView<const T>, TensorView<const T>, Format, const Moments&, \
-                                                          const Identity&, const CallOptions&);
+#define BATCHNORM_COMPILED_GRADIENTS(PREFIX, T, P) \
+  BATCHNORM_COMPILED_GRADIENT(PREFIX, T, Nothing)  \
+  BATCHNORM_COMPILED_GRADIENT(PREFIX, T, Inverse)  \
+  BATCHNORM_COMPILED_DOUBLE_GRADIENT(PREFIX, T)    \
+  BATCHNORM_COMPILED_GRADIENT_CALLS(PREFIX, T, P)
 
 #define BATCHNORM_COMPILED_ACTIVATION_GRADIENTS(PREFIX, T, P)       \
   BATCHNORM_COMPILED_GRADIENT(PREFIX, T, ByMask)                    \

@@ -14,6 +14,10 @@
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
+/// No access to memory is moved across it. Compilers take _Float16 and Eigen::half for types that cannot share memory, but
+/// views are made of both.
+inline void keep_order_of_accesses() noexcept { asm volatile("" ::: "memory"); }
+
 /// While it lives the thread rounds to nearest, keeps subnormal numbers and traps nothing. Then the thread has its own mode
 /// back, and the exception flags as they were.
 class DefaultMode {
@@ -24,8 +28,10 @@ class DefaultMode {
 #if defined(__x86_64__)
   DefaultMode() noexcept : own_(_mm_getcsr()) {
     if ((own_ & ~exception_flags) != default_mode) _mm_setcsr(default_mode);
+    keep_order_of_accesses();
   }
   ~DefaultMode() {
+    keep_order_of_accesses();
     if (_mm_getcsr() != own_) _mm_setcsr(own_);
   }
 
@@ -38,8 +44,12 @@ class DefaultMode {
   DefaultMode() noexcept {
     std::fegetenv(&own_);
     std::fesetenv(FE_DFL_ENV);
+    keep_order_of_accesses();
   }
-  ~DefaultMode() { std::fesetenv(&own_); }
+  ~DefaultMode() {
+    keep_order_of_accesses();
+    std::fesetenv(&own_);
+  }
 
  private:
   std::fenv_t own_;

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// The machine that a call runs on.
+
+#include <string>
+
+#include <batchnorm/call/reporter.hpp>
+#include <batchnorm/isa.hpp>
+#include <batchnorm/options.hpp>
+#include <batchnorm/plan/machine.hpp>
+#include <batchnorm/thread_team.hpp>
+
+namespace batchnorm::inline BATCHNORM_KERNELS::arguments {
+
+/// @throws ValueError   BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be used
+inline cpu::Machine machine_of(const CallOptions& call) {
+  return {active_isa(), call.executor != nullptr ? call.executor : &default_executor(),
+          call.tuning != nullptr ? call.tuning : &machine_tuning()};
+}
+
+/// Whether the call ends here: an argument was found wrong, or it was only to be checked. Where errors are reported, so is a
+/// machine that `machine_of` would refuse. To be asked when all arguments are checked, before anything is written.
+inline bool stops(const Reporter& reporter, const CallOptions& call) {
+  if (reporter.reports() && !reporter.failed()) {
+    std::string problem = cpu::problem_of_isa();
+    if (problem.empty() && call.executor == nullptr) problem = batchnorm::detail::default_team.problem();
+    if (!problem.empty()) reporter.report<ValueError>(problem);
+  }
+  return reporter.stops();
+}
+
+}  // namespace batchnorm::inline BATCHNORM_KERNELS::arguments
