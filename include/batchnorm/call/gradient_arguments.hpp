@@ -103,11 +103,11 @@ class GivenVectors {
   explicit GivenVectors(const P* mean, const P* variance = nullptr) noexcept : mean_(mean), variance_(variance) {}
 
   cpu::GivenStatistics in(const cpu::ChannelArrays& arrays, std::int64_t channels) const noexcept {
-    std::fill_n(arrays.first, cpu::GivenStatistics::count * arrays.stride, 0.0);
     const cpu::GivenStatistics given{arrays};
     cpu::in_default_mode([&] {
-      if (mean_ != nullptr) std::transform(mean_, mean_ + channels, given.center(), widened<P>);
-      if (variance_ != nullptr) std::transform(variance_, variance_ + channels, given.variance(), widened<P>);
+      cpu::widen(mean_, mean_ == nullptr ? 0 : channels, given.center(), arrays.stride);
+      cpu::widen(variance_, variance_ == nullptr ? 0 : channels, given.variance(), arrays.stride);
+      std::fill_n(given.rest(), arrays.stride, 0.0);
     });
     return given;
   }

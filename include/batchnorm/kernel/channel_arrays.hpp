@@ -34,6 +34,23 @@ struct ChannelArrays {
   }
 };
 
+/// `count` numbers as doubles, followed by zeros up to `room` of them.
+template <Element P>
+void widen(const P* from, std::int64_t count, double* to, std::int64_t room) noexcept {
+  std::int64_t i = 0;
+  if constexpr (std::same_as<P, float>) {
+    using D = vec<double, 16>;
+    for (; i + 4 <= count; i += 4) {
+      D low, high;
+      load_pair(low, high, from + i);
+      low.store(to + i);
+      high.store(to + i + 2);
+    }
+  }
+  for (; i < count; ++i) to[i] = widened(from[i]);
+  std::fill(to + count, to + room, 0.0);
+}
+
 /// ChannelArrays as a part of the scratch memory.
 struct ChannelScratch {
   Scratch::Part<double> doubles;

@@ -163,13 +163,18 @@ struct GradientArguments {
   std::int64_t values = 0;     // m
   bool scale_inverts = false;  // what is read as x is scale * xh + bias, not x itself
 
-  GradientArguments at(std::int64_t c) const noexcept {
-    const auto shifted = [c](auto* p) { return p == nullptr ? p : p + c; };
+  /// The same with other arrays: change(p) for each.
+  template <class Change>
+  BATCHNORM_INLINE GradientArguments changed(const Change& change) const {
     GradientArguments result = *this;
-    result.scale = shifted(scale);
-    result.dscale = shifted(dscale);
-    result.dbias = shifted(dbias);
+    result.scale = change(scale);
+    result.dscale = change(dscale);
+    result.dbias = change(dbias);
     return result;
+  }
+
+  GradientArguments at(std::int64_t c) const noexcept {
+    return changed([c](auto* p) { return p == nullptr ? p : p + c; });
   }
 
   bool wants_sums() const noexcept { return dscale != nullptr || dbias != nullptr; }
@@ -181,15 +186,6 @@ struct GradientArguments {
     }
   }
 };
-
-/// Stores a coefficient rounded to Compute, and gives it back as rounded.
-template <int Bytes, class Compute>
-BATCHNORM_INLINE Pair<Bytes> store_rounded(Compute* to, const Pair<Bytes>& value) {
-  value.store(to, pair_of<Bytes>);
-  Pair<Bytes> result;
-  load_pair(result.low, result.high, static_cast<const Compute*>(to));
-  return result;
-}
 
 /// From the sums dz and dz_x = sum(dz * (x - mean)): dbias = dz, dscale = dz_x / sqrt(variance + epsilon), and the coefficients
 /// of TrainingGradient,
@@ -209,14 +205,21 @@ struct FinalizeGradients {
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
-    for (std::int64_t c = 0; c < channels; c += pair_of<Bytes>) {
-      const std::int64_t some = (std::min)(pair_of<Bytes>, channels - c);
-      const auto scale = Pair<Bytes>::load(to.scale == nullptr ? nullptr : to.scale + c, some, 1.0);
+    GradientArguments<P> now = to;
+    LastPair<Bytes, P> last;
+    for (std::int64_t c = 0, at = 0; c < channels; c += pair_of<Bytes>, at += pair_of<Bytes>) {
+      if (channels - c < pair_of<Bytes>) {
+        last.begin(c, channels - c);
+        now = to.changed([&](auto* p) __attribute__((always_inline)) { return last.copy_of(p); });
+        at = 0;
+      }
+      const auto scale = Pair<Bytes>::load(now.scale, at, 1.0);
       const Channel<Bytes> low(*this, c, scale.low), high(*this, c + vec<double, Bytes>::lanes, scale.high);
-      if (to.dbias != nullptr) Pair<Bytes>{low.dz, high.dz}.store(to.dbias + c, some);
-      if (to.dscale != nullptr) Pair<Bytes>{low.dscale, high.dscale}.store(to.dscale + c, some);
+      Pair<Bytes>{low.dz, high.dz}.store(now.dbias, at);
+      Pair<Bytes>{low.dscale, high.dscale}.store(now.dscale, at);
       if (coefficients.array[0] != nullptr) store_coefficients<Bytes>(c, low, high);
     }
+    last.write_back();
   }
 
   template <int Bytes>
@@ -225,24 +228,26 @@ struct FinalizeGradients {
     D dz, dscale, mean_dz, mean, rest, a, b;
 
     BATCHNORM_INLINE Channel(const FinalizeGradients& f, std::int64_t c, const D& scale) {
-      const D m = D::broadcast(static_cast<double>(f.to.values)), epsilon = D::broadcast(f.to.epsilon);
+      const D variance = D::load(f.given.variance() + c), square_of_deviation = variance + D::broadcast(f.to.epsilon);
       const D dz_high = D::load(f.state[0] + c), dz_low = D::load(f.state[1] + c);
       dz = dz_high + dz_low;
       mean = D::load(f.given.center() + c);
       rest = D::load(f.given.rest() + c);
       const D dz_x = D::load(f.state[2] + c) + (D::load(f.state[3] + c) - rest * dz);
-      const D variance = D::load(f.given.variance() + c);
-      const D square = f.to.scale_inverts ? scale * scale : variance + epsilon;
-      const D root = f.to.scale_inverts ? scale : square_root(square);
-      a = inverse_deviation_times<Compute>(scale, variance, f.to.epsilon);
-      D shrink;  // dz_x / (m * square)
+      D shrink;  // dz_x / (m * square of the root)
       if constexpr (std::same_as<Compute, double>) {
+        const D m = D::broadcast(static_cast<double>(f.to.values));
+        const D square = f.to.scale_inverts ? scale * scale : square_of_deviation;
+        const D root = f.to.scale_inverts ? scale : square_root(square);
+        a = inverse_deviation_times<Compute>(scale, variance, f.to.epsilon);
         dscale = dz_x / root;
         mean_dz = dz / m;
         shrink = dz_x / (m * square);
       } else {  // a double rounded once or twice more is as good for float, and a division is slow
         const D per_value = D::broadcast(1 / static_cast<double>(f.to.values));
-        const D inverse_root = D::broadcast(1.0) / root;
+        D inverse_root = D::broadcast(1.0) / square_root(square_of_deviation);
+        a = scale * inverse_root;
+        if (f.to.scale_inverts) inverse_root = D::broadcast(1.0) / scale;
         dscale = dz_x * inverse_root;
         mean_dz = dz * per_value;
         shrink = dscale * per_value * inverse_root;
@@ -255,10 +260,10 @@ struct FinalizeGradients {
   template <int Bytes>
   BATCHNORM_INLINE void store_coefficients(std::int64_t c, const Channel<Bytes>& low, const Channel<Bytes>& high) const {
     const auto& k = coefficients.array;
-    const auto center = store_rounded<Bytes>(k[0] + c, {low.mean + low.rest, high.mean + high.rest});
-    const auto mean_dz = store_rounded<Bytes>(k[1] + c, {low.mean_dz, high.mean_dz});
-    const auto a = store_rounded<Bytes>(k[2] + c, {low.a, high.a});
-    const auto b = store_rounded<Bytes>(k[3] + c, {low.b, high.b});
+    const auto center = store_rounded<Bytes>(k[0] + c, Pair<Bytes>{low.mean + low.rest, high.mean + high.rest});
+    const auto mean_dz = store_rounded<Bytes>(k[1] + c, Pair<Bytes>{low.mean_dz, high.mean_dz});
+    const auto a = store_rounded<Bytes>(k[2] + c, Pair<Bytes>{low.a, high.a});
+    const auto b = store_rounded<Bytes>(k[3] + c, Pair<Bytes>{low.b, high.b});
     const auto constant = [](const Channel<Bytes>& h, const auto& center_rounded, const auto& mean_rounded,
                              const auto& a_rounded, const auto& b_rounded) __attribute__((always_inline)) {
       const auto of_mean = b_rounded * ((h.mean - center_rounded) + h.rest);
@@ -266,7 +271,7 @@ struct FinalizeGradients {
     };
     (Pair<Bytes>{constant(low, center.low, mean_dz.low, a.low, b.low),
                  constant(high, center.high, mean_dz.high, a.high, b.high)})
-        .store(k[4] + c, pair_of<Bytes>);
+        .store(k[4], c);
   }
 };
 
@@ -282,11 +287,17 @@ struct InferenceFactors {
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using D = vec<double, Bytes>;
-    for (std::int64_t c = 0; c < channels; c += pair_of<Bytes>) {
-      const auto s = Pair<Bytes>::load(scale == nullptr ? nullptr : scale + c, (std::min)(pair_of<Bytes>, channels - c), 1.0);
+    const P* now = scale;
+    LastPair<Bytes, P> last;
+    for (std::int64_t c = 0, at = 0; c < channels; c += pair_of<Bytes>, at += pair_of<Bytes>) {
+      if (channels - c < pair_of<Bytes>) {
+        last.begin(c, channels - c);
+        now = last.copy_of(scale);
+        at = 0;
+      }
+      const auto s = Pair<Bytes>::load(now, at, 1.0);
       const D low = D::load(given.variance() + c), high = D::load(given.variance() + c + D::lanes);
-      (Pair<Bytes>{factor_of<Compute>(s.low, low, epsilon), factor_of<Compute>(s.high, high, epsilon)})
-          .store(factor + c, pair_of<Bytes>);
+      (Pair<Bytes>{factor_of<Compute>(s.low, low, epsilon), factor_of<Compute>(s.high, high, epsilon)}).store(factor, c);
     }
   }
 };

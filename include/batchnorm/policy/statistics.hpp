@@ -5,6 +5,7 @@
 
 #include <batchnorm/policy/block_moments.hpp>
 #include <batchnorm/policy/held.hpp>
+#include <batchnorm/policy/pairs.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
@@ -22,53 +23,30 @@ struct ChannelArguments {
   double variance_factor = 1;  // of the biased variance that enters the running one
   bool keeps_if_not_finite = false;
 
+  /// The same with other arrays: change(p) for each.
+  template <class Change>
+  BATCHNORM_INLINE ChannelArguments changed(const Change& change) const {
+    ChannelArguments result = *this;
+    result.scale = change(scale);
+    result.bias = change(bias);
+    for (int k = 0; k < 2; ++k) {
+      result.batch_mean[k] = change(batch_mean[k]);
+      result.batch_variance[k] = change(batch_variance[k]);
+    }
+    result.running_mean = change(running_mean);
+    result.running_variance = change(running_variance);
+    return result;
+  }
+
   /// The arguments of the channels from c on.
   ChannelArguments at(std::int64_t c) const noexcept {
-    const auto shifted = [c](auto* p) { return p == nullptr ? p : p + c; };
-    ChannelArguments result = *this;
-    result.scale = shifted(scale);
-    result.bias = shifted(bias);
-    for (int k = 0; k < 2; ++k) {
-      result.batch_mean[k] = shifted(batch_mean[k]);
-      result.batch_variance[k] = shifted(batch_variance[k]);
-    }
-    result.running_mean = shifted(running_mean);
-    result.running_variance = shifted(running_variance);
-    return result;
+    return changed([c](auto* p) { return p == nullptr ? p : p + c; });
   }
 
   /// Batch statistics of no values are 0; running statistics stay as they are.
   void write_empty_batch(std::int64_t channels) const noexcept {
     for (P* p : {batch_mean[0], batch_mean[1], batch_variance[0], batch_variance[1]}) {
       if (p != nullptr) std::fill_n(p, channels, P(0));
-    }
-  }
-};
-
-/// Half the range of double lanes: the pair that P's are read and written in.
-template <int Bytes>
-struct Pair {
-  using D = vec<double, Bytes>;
-  D low, high;
-
-  static BATCHNORM_INLINE Pair broadcast(double value) { return {D::broadcast(value), D::broadcast(value)}; }
-
-  /// count of them (a whole pair at most) from p, or `absent` everywhere when p is null.
-  template <Element P>
-  static BATCHNORM_INLINE Pair load(const P* p, std::int64_t count, double absent) {
-    Pair result = broadcast(absent);
-    if (p != nullptr && count == pair_of<Bytes>) load_pair(result.low, result.high, p);
-    if (p != nullptr && count < pair_of<Bytes>) load_pair_first(result.low, result.high, p, count);
-    return result;
-  }
-
-  template <Element P>
-  BATCHNORM_INLINE void store(P* p, std::int64_t count) const {
-    if (p == nullptr) return;
-    if (count == pair_of<Bytes>) {
-      store_pair(p, low, high);
-    } else {
-      store_pair_first(p, low, high, count);
     }
   }
 };
@@ -83,22 +61,29 @@ struct MergeMoments {
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using Moments = VectorMoments<vec<double, Bytes>>;
-    for (std::int64_t c = 0; c < channels; c += pair_of<Bytes>) {
-      const std::int64_t some = (std::min)(pair_of<Bytes>, channels - c);
+    MergeMoments now = *this;
+    LastPair<Bytes, double> last;
+    for (std::int64_t c = 0, at = 0; c < channels; c += pair_of<Bytes>, at += pair_of<Bytes>) {
+      if (channels - c < pair_of<Bytes>) {
+        last.begin(c, channels - c);
+        for (int k = 0; k < 3; ++k) now.into[k] = last.copy_of(into[k]), now.from[k] = last.copy_of(from[k]);
+        at = 0;
+      }
       Pair<Bytes> a[3], b[3];
       for (int k = 0; k < 3; ++k) {
-        a[k] = Pair<Bytes>::load(into[k] + c, some, 0.0);
-        b[k] = Pair<Bytes>::load(from[k] + c, some, 0.0);
+        a[k] = Pair<Bytes>::load(now.into[k], at, 0.0);
+        b[k] = Pair<Bytes>::load(now.from[k], at, 0.0);
       }
       const auto zero = Pair<Bytes>::broadcast(0.0);
       const Moments low =
           merged(Moments{a[0].low, a[1].low, a[2].low, zero.low}, Moments{b[0].low, b[1].low, b[2].low, zero.low}, n_a, n_b);
       const Moments high = merged(Moments{a[0].high, a[1].high, a[2].high, zero.high},
                                   Moments{b[0].high, b[1].high, b[2].high, zero.high}, n_a, n_b);
-      (Pair<Bytes>{low.mean, high.mean}).store(into[0] + c, some);
-      (Pair<Bytes>{low.mean_low, high.mean_low}).store(into[1] + c, some);
-      (Pair<Bytes>{low.m2 + low.m2_low, high.m2 + high.m2_low}).store(into[2] + c, some);
+      (Pair<Bytes>{low.mean, high.mean}).store(now.into[0], at);
+      (Pair<Bytes>{low.mean_low, high.mean_low}).store(now.into[1], at);
+      (Pair<Bytes>{low.m2 + low.m2_low, high.m2 + high.m2_low}).store(now.into[2], at);
     }
+    last.write_back();
   }
 };
 
@@ -166,29 +151,12 @@ BATCHNORM_INLINE vec<double, Bytes> factor_of(const vec<double, Bytes>& scale, c
   return bounded<Compute>(inverse_deviation_times<Compute>(scale, variance, epsilon), scale);
 }
 
-/// factor = scale / sqrt(variance + epsilon) rounded to C, kept finite while scale is, so that 0 * factor is 0;
-/// offset = bias - (mean - center) * factor with center the mean rounded to C: the part of the mean that C cannot hold.
-template <class Compute, int Bytes>
-BATCHNORM_INLINE void store_coefficients(const NormalizationCoefficients<Compute>& to, std::int64_t c, const Pair<Bytes>& mean,
-                                         const Pair<Bytes>& mean_low, const Pair<Bytes>& variance, const Pair<Bytes>& scale,
-                                         const Pair<Bytes>& bias, double epsilon) {
-  using D = vec<double, Bytes>;
-  const auto offset_of =
-      [](const D& m, const D& m_low, const D& center, const D& factor, const D& b) __attribute__((always_inline)) {
-    return b - ((m - center) + m_low) * factor;
-  };
-  Pair<Bytes> center, factor, offset;
-  (Pair<Bytes>{mean.low + mean_low.low, mean.high + mean_low.high}).store(to.array[0] + c, pair_of<Bytes>);
-  (Pair<Bytes>{factor_of<Compute>(scale.low, variance.low, epsilon), factor_of<Compute>(scale.high, variance.high, epsilon)})
-      .store(to.array[1] + c, pair_of<Bytes>);
-  load_pair(center.low, center.high, static_cast<const Compute*>(to.array[0] + c));
-  load_pair(factor.low, factor.high, static_cast<const Compute*>(to.array[1] + c));
-  offset.low = offset_of(mean.low, mean_low.low, center.low, factor.low, bias.low);
-  offset.high = offset_of(mean.high, mean_low.high, center.high, factor.high, bias.high);
-  offset.store(to.array[2] + c, pair_of<Bytes>);
-}
-
-/// From merged moments: batch statistics, running statistics, coefficients (each where asked for).
+/// From merged moments: batch statistics, running statistics, coefficients (each where asked for):
+///
+///   factor = scale / sqrt(variance + epsilon), rounded to Compute, kept finite while scale is, so that 0 * factor is 0
+///   center = the mean, rounded to Compute
+///   offset = bias - (mean - center) * factor: the part of the mean that Compute cannot hold
+///
 /// The coefficients have room for whole pairs.
 template <class Compute, Element P>
 struct FinalizeChannels {
@@ -199,30 +167,56 @@ struct FinalizeChannels {
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
+    const auto per_value = 1 / static_cast<double>(count);
+    ChannelArguments<P> now = to;
+    LastPair<Bytes, P> last;
+    for (std::int64_t c = 0, at = 0; c < channels; c += pair_of<Bytes>, at += pair_of<Bytes>) {
+      if (channels - c < pair_of<Bytes>) {
+        last.begin(c, channels - c);
+        now = to.changed([&](auto* p) __attribute__((always_inline)) { return last.copy_of(p); });
+        at = 0;
+      }
+      const auto mean = Pair<Bytes>::load(moments.mean, c, 0.0), variance = variance_of<Bytes>(c, per_value);
+      for (int k = 0; k < 2; ++k) {
+        mean.store(now.batch_mean[k], at);
+        variance.store(now.batch_variance[k], at);
+      }
+      if (now.running_mean != nullptr && to.momentum != 0) update<Bytes>(now, at, mean, variance);
+      if (coefficients.array[0] == nullptr) continue;
+      store_coefficients<Bytes>(c, mean, variance, Pair<Bytes>::load(now.scale, at, 1.0), Pair<Bytes>::load(now.bias, at, 0.0));
+    }
+    last.write_back();
+  }
+
+  template <int Bytes>
+  BATCHNORM_INLINE Pair<Bytes> variance_of(std::int64_t c, double per_value) const {
     using D = vec<double, Bytes>;
-    const D n = D::broadcast(static_cast<double>(count)), per_value = D::broadcast(1 / static_cast<double>(count));
-    const auto variance_of = [&](std::int64_t c) __attribute__((always_inline)) {
-      const D m2 = D::load(moments.m2 + c) + D::load(moments.m2_low + c);
+    const auto of = [&](std::int64_t at) __attribute__((always_inline)) {
+      const D m2 = D::load(moments.m2 + at) + D::load(moments.m2_low + at);
       // For float, a double rounded once more is as good, and a division is slow.
-      const D v = std::same_as<Compute, double> ? m2 / n : m2 * per_value;
+      const D v = std::same_as<Compute, double> ? m2 / D::broadcast(static_cast<double>(count)) : m2 * D::broadcast(per_value);
       return select(v < D::zero(), D::zero(), v);
     };
-    for (std::int64_t c = 0; c < channels; c += pair_of<Bytes>) {
-      const std::int64_t some = (std::min)(pair_of<Bytes>, channels - c);
-      const Pair<Bytes> mean{D::load(moments.mean + c), D::load(moments.mean + c + D::lanes)};
-      const Pair<Bytes> low{D::load(moments.mean_low + c), D::load(moments.mean_low + c + D::lanes)};
-      const Pair<Bytes> variance{variance_of(c), variance_of(c + D::lanes)};
-      for (int k = 0; k < 2; ++k) {
-        if (to.batch_mean[k] != nullptr) mean.store(to.batch_mean[k] + c, some);
-        if (to.batch_variance[k] != nullptr) variance.store(to.batch_variance[k] + c, some);
-      }
-      if (to.running_mean != nullptr && to.momentum != 0) update<Bytes>(c, some, mean, variance);
-      if (coefficients.array[0] == nullptr) continue;
-      const auto scale = Pair<Bytes>::load(to.scale == nullptr ? nullptr : to.scale + c, some, 1.0);
-      const auto bias = Pair<Bytes>::load(to.bias == nullptr ? nullptr : to.bias + c, some, 0.0);
-      store_coefficients<Compute, Bytes>(coefficients, c, mean, low, {known(variance.low), known(variance.high)}, scale, bias,
-                                         to.epsilon);
-    }
+    return {of(c), of(c + D::lanes)};
+  }
+
+  template <int Bytes>
+  BATCHNORM_INLINE void store_coefficients(std::int64_t c, const Pair<Bytes>& mean, const Pair<Bytes>& variance,
+                                           const Pair<Bytes>& scale, const Pair<Bytes>& bias) const {
+    using D = vec<double, Bytes>;
+    const auto offset_of =
+        [](const D& m, const D& m_low, const D& center, const D& factor, const D& b) __attribute__((always_inline)) {
+      return b - ((m - center) + m_low) * factor;
+    };
+    const auto mean_low = Pair<Bytes>::load(moments.mean_low, c, 0.0);
+    const auto center =
+        store_rounded<Bytes>(coefficients.array[0] + c, Pair<Bytes>{mean.low + mean_low.low, mean.high + mean_low.high});
+    const auto factor = store_rounded<Bytes>(coefficients.array[1] + c,
+                                             Pair<Bytes>{factor_of<Compute>(scale.low, known(variance.low), to.epsilon),
+                                                         factor_of<Compute>(scale.high, known(variance.high), to.epsilon)});
+    (Pair<Bytes>{offset_of(mean.low, mean_low.low, center.low, factor.low, bias.low),
+                 offset_of(mean.high, mean_low.high, center.high, factor.high, bias.high)})
+        .store(coefficients.array[2], c);
   }
 
   /// NaN for a variance that has overflowed: the factor would be 0, and y the bias whatever x is.
@@ -233,20 +227,21 @@ struct FinalizeChannels {
 
   /// running = (1 - momentum) * running + momentum * batch, rounded once from double.
   template <int Bytes>
-  BATCHNORM_INLINE void update(std::int64_t c, std::int64_t some, const Pair<Bytes>& mean, const Pair<Bytes>& variance) const {
+  BATCHNORM_INLINE void update(const ChannelArguments<P>& now, std::int64_t at, const Pair<Bytes>& mean,
+                               const Pair<Bytes>& variance) const {
     using D = vec<double, Bytes>;
     const D factor = D::broadcast(to.variance_factor);
     const Pair<Bytes> entering{variance.low * factor, variance.high * factor};
-    const auto old_mean = Pair<Bytes>::load(to.running_mean + c, some, 0.0);
-    const auto old_variance = Pair<Bytes>::load(to.running_variance + c, some, 0.0);
+    const auto old_mean = Pair<Bytes>::load(now.running_mean, at, 0.0);
+    const auto old_variance = Pair<Bytes>::load(now.running_variance, at, 0.0);
     Pair<Bytes> next_mean{blend(old_mean.low, mean.low), blend(old_mean.high, mean.high)};
     Pair<Bytes> next_variance{blend(old_variance.low, entering.low), blend(old_variance.high, entering.high)};
     if (to.keeps_if_not_finite) {
       keep(next_mean.low, next_variance.low, old_mean.low, old_variance.low, mean.low, entering.low);
       keep(next_mean.high, next_variance.high, old_mean.high, old_variance.high, mean.high, entering.high);
     }
-    next_mean.store(to.running_mean + c, some);
-    next_variance.store(to.running_variance + c, some);
+    next_mean.store(now.running_mean, at);
+    next_variance.store(now.running_variance, at);
   }
 
   template <class D>
@@ -294,14 +289,20 @@ struct ConstantCoefficients {
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
-    for (std::int64_t c = 0; c < channels; c += pair_of<Bytes>) {
-      const std::int64_t some = (std::min)(pair_of<Bytes>, channels - c);
-      const auto m = Pair<Bytes>::load(mean + c, some, 0.0);
-      const auto v = Pair<Bytes>::load(variance + c, some, 0.0);
-      const auto s = Pair<Bytes>::load(scale == nullptr ? nullptr : scale + c, some, 1.0);
-      const auto b = Pair<Bytes>::load(bias == nullptr ? nullptr : bias + c, some, 0.0);
-      store_coefficients<Compute, Bytes>(coefficients, c, m, Pair<Bytes>::broadcast(0.0), v, s, b, epsilon);
-      b.store(coefficients.array[2] + c, pair_of<Bytes>);  // also where an infinite mean has no difference to itself
+    const P* now[4] = {mean, variance, scale, bias};
+    LastPair<Bytes, P> last;
+    for (std::int64_t c = 0, at = 0; c < channels; c += pair_of<Bytes>, at += pair_of<Bytes>) {
+      if (channels - c < pair_of<Bytes>) {
+        last.begin(c, channels - c);
+        for (const P*& p : now) p = last.copy_of(p);
+        at = 0;
+      }
+      const auto m = Pair<Bytes>::load(now[0], at, 0.0), v = Pair<Bytes>::load(now[1], at, 0.0);
+      const auto s = Pair<Bytes>::load(now[2], at, 1.0), b = Pair<Bytes>::load(now[3], at, 0.0);
+      m.store(coefficients.array[0], c);
+      (Pair<Bytes>{factor_of<Compute>(s.low, v.low, epsilon), factor_of<Compute>(s.high, v.high, epsilon)})
+          .store(coefficients.array[1], c);
+      b.store(coefficients.array[2], c);
     }
   }
 };

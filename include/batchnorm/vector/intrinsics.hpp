@@ -174,6 +174,10 @@ BATCHNORM_V3 void load_float(d32& low, d32& high, const void* p) {
   low.v = d32::native(_mm256_cvtps_pd(_mm_loadu_ps(static_cast<const float*>(p))));
   high.v = d32::native(_mm256_cvtps_pd(_mm_loadu_ps(static_cast<const float*>(p) + 4)));
 }
+BATCHNORM_V3 void widen(d32& low, d32& high, const f32& a) {
+  low.v = d32::native(_mm256_cvtps_pd(_mm256_castps256_ps128(__m256(a.v))));
+  high.v = d32::native(_mm256_cvtps_pd(_mm256_extractf128_ps(__m256(a.v), 1)));
+}
 BATCHNORM_V3 void narrow(f32& r, const d32& low, const d32& high) {
   r.v = f32::native(
       _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(__m256d(low.v))), _mm256_cvtpd_ps(__m256d(high.v)), 1));
@@ -227,6 +231,10 @@ BATCHNORM_V4 std::uint32_t sign_bits(const d64& a) { return _mm512_movepi64_mask
 BATCHNORM_V4 void load_float(d64& low, d64& high, const void* p) {
   low.v = d64::native(_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(static_cast<const float*>(p))));
   high.v = d64::native(_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(static_cast<const float*>(p) + 8)));
+}
+BATCHNORM_V4 void widen(d64& low, d64& high, const f64& a) {
+  low.v = d64::native(_mm512_maskz_cvtps_pd(0xff, _mm512_castps512_ps256(__m512(a.v))));
+  high.v = d64::native(_mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, __m512(a.v), 1)));
 }
 BATCHNORM_V4 void narrow(f64& r, const d64& low, const d64& high) {
   const auto lower = f32::native(_mm512_maskz_cvtpd_ps(0xff, __m512d(low.v)));
