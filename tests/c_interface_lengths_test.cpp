@@ -23,11 +23,11 @@ constexpr std::int64_t least = std::numeric_limits<std::int64_t>::min(), most = 
 
 template <class Body>
 void for_each_tensor(batchnorm_forward_arguments& a, Body&& body) {
-  body("x", a.x), body("output_x", a.output_x);
+  body("x", a.x), body("output_x", a.output_x), body("residual", a.residual);
 }
 template <class Body>
 void for_each_tensor(batchnorm_backward_arguments& a, Body&& body) {
-  body("dy", a.dy), body("x", a.x), body("dx", a.dx);
+  body("dy", a.dy), body("x", a.x), body("dx", a.dx), body("dresidual", a.dresidual);
 }
 template <class Body>
 void for_each_tensor(batchnorm_double_backward_arguments& a, Body&& body) {
@@ -341,6 +341,18 @@ TEST(CInterfaceVersions, NewerStructureIsTakenWhileItsNewFieldsAreZero) {
   EXPECT_NE(c_error(batchnorm_forward(&call.options, &arguments.known)), "");
 }
 
+// A program that was compiled when forward_arguments ended with reserve_space_2, and backward_arguments with dbias.
+TEST(CInterfaceVersions, StructureOfTheFirstVersionIsTaken) {
+  Call<batchnorm_forward_arguments> forward;
+  forward.arguments.struct_size = 240;
+  forward.arguments.activation = 77;  // what lies in memory after the structure
+  EXPECT_EQ(error_in(forward), "");
+  Call<batchnorm_backward_arguments> backward;
+  backward.arguments.struct_size = 232;
+  backward.arguments.activation = 77;
+  EXPECT_EQ(error_in(backward), "");
+}
+
 TEST(CInterfaceVersions, StructureThatIsTooSmallIsRefused) {
   Call<batchnorm_forward_arguments> call;
   call.options.struct_size = 0;
@@ -375,8 +387,8 @@ TEST(CInterfaceVersions, LayoutIsThatOfTheFirstVersion) {
   EXPECT_EQ(sizeof(batchnorm_vector), 16U);
   EXPECT_EQ(sizeof(batchnorm_const_tensor), 40U);
   EXPECT_EQ(sizeof(batchnorm_tensor), 40U);
-  EXPECT_EQ(sizeof(batchnorm_forward_arguments), 240U);
-  EXPECT_EQ(sizeof(batchnorm_backward_arguments), 232U);
+  EXPECT_EQ(sizeof(batchnorm_forward_arguments), 312U);   // at first 240
+  EXPECT_EQ(sizeof(batchnorm_backward_arguments), 344U);  // at first 232
   EXPECT_EQ(sizeof(batchnorm_double_backward_arguments), 328U);
   EXPECT_EQ(offsetof(batchnorm_options, struct_size), 0U);
   EXPECT_EQ(offsetof(batchnorm_options, epsilon), 24U);
@@ -394,9 +406,16 @@ TEST(CInterfaceVersions, LayoutIsThatOfTheFirstVersion) {
   EXPECT_EQ(offsetof(batchnorm_forward_arguments, scale), 72U);
   EXPECT_EQ(offsetof(batchnorm_forward_arguments, output_x), 136U);
   EXPECT_EQ(offsetof(batchnorm_forward_arguments, reserve_space_2), 224U);
+  EXPECT_EQ(offsetof(batchnorm_forward_arguments, activation), 240U);
+  EXPECT_EQ(offsetof(batchnorm_forward_arguments, slope), 248U);
+  EXPECT_EQ(offsetof(batchnorm_forward_arguments, residual), 256U);
+  EXPECT_EQ(offsetof(batchnorm_forward_arguments, mask), 296U);
   EXPECT_EQ(offsetof(batchnorm_backward_arguments, struct_size), 0U);
   EXPECT_EQ(offsetof(batchnorm_backward_arguments, dx), 160U);
   EXPECT_EQ(offsetof(batchnorm_backward_arguments, dbias), 216U);
+  EXPECT_EQ(offsetof(batchnorm_backward_arguments, activation), 232U);
+  EXPECT_EQ(offsetof(batchnorm_backward_arguments, mask), 248U);
+  EXPECT_EQ(offsetof(batchnorm_backward_arguments, dresidual), 304U);
   EXPECT_EQ(offsetof(batchnorm_double_backward_arguments, struct_size), 0U);
   EXPECT_EQ(offsetof(batchnorm_double_backward_arguments, ddx), 160U);
   EXPECT_EQ(offsetof(batchnorm_double_backward_arguments, dscale), 312U);

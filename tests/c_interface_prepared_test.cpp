@@ -48,14 +48,6 @@ batchnorm_infer_arguments inference_of(const Call<T, P>& call, std::vector<T>& y
   return arguments;
 }
 
-template <class T, class P, class E>
-std::vector<T> operated(const Call<T, P>& call, const E& epilogue) {
-  std::vector<T> y(call.x.size());
-  batchnorm::batch_norm<T, P>(call.format, call.options, {call.x.data(), call.shape}, view(call.scale), view(call.bias),
-                              view(call.mean), view(call.variance), {.output_x = {y.data(), call.shape}}, epilogue);
-  return y;
-}
-
 template <class Both>
 class CInterfacePrepared : public testing::Test {};
 TYPED_TEST_SUITE(CInterfacePrepared, EveryTypes, TypesNames);

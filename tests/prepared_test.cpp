@@ -37,15 +37,6 @@ std::vector<T> prepared(const PreparedInference<T, P>& layer, const Call<T, P>& 
   return y;
 }
 
-template <class T, class P, class E>
-std::vector<T> operated(const Call<T, P>& call, const E& epilogue, const CallOptions& options) {
-  std::vector<T> y(call.x.size());
-  auto mean = *call.mean, variance = *call.variance;
-  batchnorm::batch_norm<T, P>(call.format, call.options, {call.x.data(), call.shape}, view(call.scale), view(call.bias), mean,
-                              variance, {.output_x = {y.data(), call.shape}}, epilogue, options);
-  return y;
-}
-
 /// Shapes on both sides of every choice: planes of less than a cache line, long ones, few and many channels.
 std::vector<Shape> shapes_of(Format format) {
   std::vector<Shape> shapes;

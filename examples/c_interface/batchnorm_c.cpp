@@ -43,12 +43,27 @@ constexpr std::size_t first_size_of(const batchnorm_infer_arguments*) {
   return offsetof(batchnorm_infer_arguments, team) + sizeof(void*);
 }
 
-// A structure grows by fields, not into padding, whose bytes nobody sets.
+constexpr std::size_t first_size_of(const batchnorm_forward_in_place_arguments*) {
+  return offsetof(batchnorm_forward_in_place_arguments, largest_ratio) + sizeof(double);
+}
+constexpr std::size_t first_size_of(const batchnorm_backward_in_place_arguments*) {
+  return offsetof(batchnorm_backward_in_place_arguments, largest_ratio) + sizeof(double);
+}
+
+// A structure grows by fields, not into padding, whose bytes nobody sets: neither those that are as they were first end in
+// some, nor those that have grown.
 template <class Structure>
-constexpr bool ends_without_padding = first_size_of(static_cast<const Structure*>(nullptr)) == sizeof(Structure);
-static_assert(ends_without_padding<batchnorm_options> && ends_without_padding<batchnorm_forward_arguments>);
-static_assert(ends_without_padding<batchnorm_backward_arguments> && ends_without_padding<batchnorm_double_backward_arguments>);
-static_assert(ends_without_padding<batchnorm_prepare_arguments> && ends_without_padding<batchnorm_infer_arguments>);
+constexpr bool is_as_first = first_size_of(static_cast<const Structure*>(nullptr)) == sizeof(Structure);
+static_assert(is_as_first<batchnorm_options> && is_as_first<batchnorm_double_backward_arguments>);
+static_assert(is_as_first<batchnorm_prepare_arguments> && is_as_first<batchnorm_infer_arguments>);
+static_assert(is_as_first<batchnorm_forward_in_place_arguments> && is_as_first<batchnorm_backward_in_place_arguments>);
+static_assert(first_size_of(static_cast<const batchnorm_forward_arguments*>(nullptr)) ==
+              offsetof(batchnorm_forward_arguments, activation));
+static_assert(offsetof(batchnorm_forward_arguments, mask) + sizeof(batchnorm_vector) == sizeof(batchnorm_forward_arguments));
+static_assert(first_size_of(static_cast<const batchnorm_backward_arguments*>(nullptr)) ==
+              offsetof(batchnorm_backward_arguments, activation));
+static_assert(offsetof(batchnorm_backward_arguments, dresidual) + sizeof(batchnorm_tensor) ==
+              sizeof(batchnorm_backward_arguments));
 
 constexpr Code<batchnorm::Format> formats[] = {{BATCHNORM_NCHW, batchnorm::Format::NCHW, "NCHW"},
                                                {BATCHNORM_NHWC, batchnorm::Format::NHWC, "NHWC"}};
@@ -78,6 +93,20 @@ void set_options(std::string_view call, Setting& setting, const batchnorm_option
   if (options.team != nullptr) setting.call.executor = &options.team->team;
 }
 
+/// The activation, where arguments have one.
+template <class Arguments>
+void set_activation(std::string_view call, Setting& setting, const Arguments& arguments) {
+  if constexpr (requires { arguments.reserved; }) {
+    if (arguments.reserved != 0) refuse(call, "reserved is " + std::to_string(arguments.reserved) + ", it must be 0");
+  }
+  if constexpr (requires { arguments.activation; }) {
+    setting.activation = value_of(call, "activation", arguments.activation, activations);
+    if (setting.activation != Activation::leaky_relu && arguments.slope != 0) {
+      refuse(call, "slope is not 0, it is that of leaky ReLU alone");
+    }
+  }
+}
+
 batchnorm::Shape shape_of(std::string_view call, std::int32_t rank, const std::int64_t* extents) {
   if (rank < 2 || rank > 5) {
     batchnorm::detail::fail<batchnorm::ShapeError>(std::string(call) + ": rank is " + std::to_string(rank) +
@@ -101,6 +130,7 @@ batchnorm_status run(std::string_view call, std::string_view name, const batchno
                     .options = {},
                     .call = {}};
     set_options(call, setting, options);
+    set_activation(call, setting, arguments);
     with_types(call, arguments.type, arguments.parameter_type, [&](auto types) { operation(types, setting, arguments); });
   });
 }
@@ -150,16 +180,14 @@ void run_infer(const batchnorm_prepared* prepared, const batchnorm_infer_argumen
   constexpr std::string_view call = "batchnorm_infer";
   check_address(call, "prepared", prepared);
   const auto arguments = read(call, "infer_arguments", given, first_size_of(given));
-  const Activation activation = value_of(call, "activation", arguments.activation, activations);
-  if (activation != Activation::leaky_relu && arguments.slope != 0)
-    refuse(call, "slope is not 0, it is that of leaky ReLU alone");
   Setting setting{.name = call,
                   .format = prepared->format(),
                   .shape = shape_of(call, arguments.rank, arguments.shape),
                   .options = {},
                   .call = {}};
+  set_activation(call, setting, arguments);
   if (arguments.team != nullptr) setting.call.executor = &arguments.team->team;
-  prepared->infer(setting, activation, arguments);
+  prepared->infer(setting, arguments);
 }
 
 std::string_view or_empty(const char* text) { return text == nullptr ? std::string_view() : text; }
@@ -188,6 +216,30 @@ batchnorm_status batchnorm_double_backward(const batchnorm_options* options,
   return c_interface::run("batchnorm_double_backward", "double_backward_arguments", options, arguments,
                           []<class T, class P>(c_interface::Types<T, P>, const auto& setting, const auto& given) {
                             c_interface::double_backward<T, P>(setting, given);
+                          });
+}
+
+batchnorm_status batchnorm_mask_length(std::int32_t rank, const std::int64_t* shape, std::int64_t* length) noexcept {
+  return guarded([&] {
+    constexpr std::string_view call = "batchnorm_mask_length";
+    c_interface::check_address(call, "length", length);
+    *length = batchnorm::mask_bytes(c_interface::shape_of(call, rank, shape));
+  });
+}
+
+batchnorm_status batchnorm_forward_in_place(const batchnorm_options* options,
+                                            const batchnorm_forward_in_place_arguments* arguments) noexcept {
+  return c_interface::run("batchnorm_forward_in_place", "forward_in_place_arguments", options, arguments,
+                          []<class T, class P>(c_interface::Types<T, P>, const auto& setting, const auto& given) {
+                            c_interface::forward_in_place<T, P>(setting, given);
+                          });
+}
+
+batchnorm_status batchnorm_backward_in_place(const batchnorm_options* options,
+                                             const batchnorm_backward_in_place_arguments* arguments) noexcept {
+  return c_interface::run("batchnorm_backward_in_place", "backward_in_place_arguments", options, arguments,
+                          []<class T, class P>(c_interface::Types<T, P>, const auto& setting, const auto& given) {
+                            c_interface::backward_in_place<T, P>(setting, given);
                           });
 }
 

@@ -23,7 +23,10 @@
  * Absent.   An optional argument is absent when its data is NULL; its length is 0 then. What is absent is not computed. x, dy
  *           and output_x are always needed, and may be NULL only where the shape holds no elements. Where C is 0 the length of
  *           every vector is 0.
- * Aliasing. output_x may be x, and dx may be dy, with the same strides. No other output may share an element with anything.
+ * Aliasing. output_x may be x or the residual, dx or dresidual may be dy, with the same strides. No other output may share an
+ *           element with anything.
+ * Mask.     One bit for each element of x, in the order in which they lie in memory: which of them pass the activation. It is
+ *           bytes, as many as batchnorm_mask_length() says. Training and inference write it, backward reads it.
  * Errors.   Every argument is checked before anything is written: on any status but BATCHNORM_OK all outputs and running
  *           statistics are as they were, and batchnorm_last_error() says what is wrong. Nothing is printed, nothing aborts, no
  *           C++ exception leaves the library.
@@ -149,12 +152,18 @@ typedef struct batchnorm_forward_arguments {
   const int64_t* shape; /* [rank] */
   batchnorm_const_tensor x;
   batchnorm_const_vector scale, bias; /* each optional: 1 and 0 */
-  batchnorm_vector mean, variance;    /* the running statistics: read in inference, updated in place in training, where both may
-                                         be absent together */
+  batchnorm_vector mean, variance;    /* the running statistics: read in inference, where constants may be cast to void*,
+                                         updated in place in training, where both may be absent together */
   batchnorm_tensor output_x;          /* y */
   batchnorm_vector batch_mean, batch_variance;       /* optional: training: mean and biased variance of the batch; inference: */
   batchnorm_vector reserve_space_1, reserve_space_2; /* copies of mean and variance. The reserve spaces hold the same for the
                                                         gradient */
+  /* Since the second version of this structure: */
+  int32_t activation;              /* BATCHNORM_NO_ACTIVATION, BATCHNORM_RELU, BATCHNORM_LEAKY_RELU */
+  int32_t reserved;                /* 0 */
+  double slope;                    /* of BATCHNORM_LEAKY_RELU, otherwise 0 */
+  batchnorm_const_tensor residual; /* optional: added before the activation */
+  batchnorm_vector mask;           /* optional, with an activation: for backward; its length is in bytes */
 } batchnorm_forward_arguments;
 
 /* Arguments of batchnorm_backward. */
@@ -167,6 +176,13 @@ typedef struct batchnorm_backward_arguments {
   batchnorm_const_vector mean, variance; /* training: reserve_space_1 and _2 of the forward pass; inference: the running ones */
   batchnorm_tensor dx;                   /* optional */
   batchnorm_vector dscale, dbias;        /* each optional */
+  /* Since the second version of this structure: */
+  int32_t activation;              /* that of the forward pass */
+  int32_t reserved;                /* 0 */
+  double slope;                    /* of BATCHNORM_LEAKY_RELU, at least 0 then; otherwise 0 */
+  batchnorm_const_vector mask;     /* with an activation: the mask of the forward pass (its length is in bytes), */
+  batchnorm_const_tensor output_x; /* or its output. One of the two; without an activation neither */
+  batchnorm_tensor dresidual;      /* optional: the gradient of the residual */
 } batchnorm_backward_arguments;
 
 /* Arguments of batchnorm_double_backward. */
@@ -182,6 +198,32 @@ typedef struct batchnorm_double_backward_arguments {
   batchnorm_tensor dx, ddy;               /* each optional */
   batchnorm_vector dscale;                /* optional */
 } batchnorm_double_backward_arguments;
+
+/* Arguments of batchnorm_forward_in_place. */
+typedef struct batchnorm_forward_in_place_arguments {
+  size_t struct_size; /* sizeof(batchnorm_forward_in_place_arguments) */
+  int32_t type, parameter_type, format, rank;
+  const int64_t* shape;                        /* [rank] */
+  batchnorm_tensor x;                          /* y takes its place */
+  batchnorm_const_vector scale, bias;          /* each optional: 1 and 0 */
+  batchnorm_vector mean, variance;             /* the running statistics: updated, or both absent */
+  batchnorm_vector batch_mean, batch_variance; /* each optional; backward needs the variance */
+  double slope;                                /* of the leaky ReLU, above 0; 1 for none */
+  double largest_ratio;                        /* of |bias| to |scale|; 0 for the usual one: 1024, of the 16-bit types 8 */
+} batchnorm_forward_in_place_arguments;
+
+/* Arguments of batchnorm_backward_in_place. */
+typedef struct batchnorm_backward_in_place_arguments {
+  size_t struct_size; /* sizeof(batchnorm_backward_in_place_arguments) */
+  int32_t type, parameter_type, format, rank;
+  const int64_t* shape; /* [rank] */
+  batchnorm_const_tensor dy, y;
+  batchnorm_const_vector scale, bias; /* those of the forward pass */
+  batchnorm_const_vector variance;    /* batch_variance of the forward pass */
+  batchnorm_tensor dx;                /* optional */
+  batchnorm_vector dscale, dbias;     /* each optional */
+  double slope, largest_ratio;        /* those of the forward pass */
+} batchnorm_backward_in_place_arguments;
 
 /* Arguments of batchnorm_prepare and batchnorm_refresh. C is the length of mean. */
 typedef struct batchnorm_prepare_arguments {
@@ -238,6 +280,20 @@ static inline batchnorm_double_backward_arguments batchnorm_no_double_backward_a
   return arguments;
 }
 
+static inline batchnorm_forward_in_place_arguments batchnorm_no_forward_in_place_arguments(void) {
+  batchnorm_forward_in_place_arguments arguments;
+  memset(&arguments, 0, sizeof arguments);
+  arguments.struct_size = sizeof arguments;
+  return arguments;
+}
+
+static inline batchnorm_backward_in_place_arguments batchnorm_no_backward_in_place_arguments(void) {
+  batchnorm_backward_in_place_arguments arguments;
+  memset(&arguments, 0, sizeof arguments);
+  arguments.struct_size = sizeof arguments;
+  return arguments;
+}
+
 /* An inference with epsilon 1e-5, of a shape that is not known. */
 static inline batchnorm_prepare_arguments batchnorm_no_prepare_arguments(void) {
   batchnorm_prepare_arguments arguments;
@@ -257,6 +313,8 @@ static inline batchnorm_infer_arguments batchnorm_no_infer_arguments(void) {
 /*
  * The operator. options == NULL means batchnorm_default_options(), here and below.
  *
+ *   y[n,c,s] = activation(scale[c] * (x[n,c,s] - mean[c]) / sqrt(variance[c] + epsilon) + bias[c] [+ residual[n,c,s]])
+ *
  * Training reads x once (twice where a channel does not fit the cache), writes y once; statistics are carried in double.
  * m == 1 value per channel: y == bias, the running variance stays finite. Empty batch: outputs empty or zero, running
  * statistics untouched. A constant channel gives exactly bias. NaN and Inf stay within their channel.
@@ -267,9 +325,10 @@ BATCHNORM_C_API batchnorm_status batchnorm_forward(const batchnorm_options* opti
 /*
  * Its gradients by x, scale and bias. With xh = (x - mean) * r and r = 1 / sqrt(variance + epsilon):
  *
- *   dbias = sum(dy)        dscale = sum(dy * xh)
- *   training:  dx = scale * r * (dy - dbias / m - xh * dscale / m)
- *   inference: dx = scale * r * dy
+ *   dz = dy, through the activation where there is one        dresidual = dz
+ *   dbias = sum(dz)        dscale = sum(dz * xh)
+ *   training:  dx = scale * r * (dz - dbias / m - xh * dscale / m)
+ *   inference: dx = scale * r * dz
  *
  * Of the options, is_training, epsilon and team count; the others are checked all the same.
  * Empty batch: dx empty, dscale = dbias = 0.
@@ -291,6 +350,23 @@ BATCHNORM_C_API batchnorm_status batchnorm_backward(const batchnorm_options* opt
  */
 BATCHNORM_C_API batchnorm_status batchnorm_double_backward(
     const batchnorm_options* options, const batchnorm_double_backward_arguments* arguments) BATCHNORM_C_NOEXCEPT;
+
+/* Bytes of the mask of a tensor of that shape. */
+BATCHNORM_C_API batchnorm_status batchnorm_mask_length(int32_t rank, const int64_t* shape,
+                                                       int64_t* length) BATCHNORM_C_NOEXCEPT;
+
+/*
+ * Training that keeps one buffer instead of two: y = leaky ReLU of the normalised x takes the place of x, and the gradients
+ * come from y alone. Each channel must have |scale| >= |bias| / largest_ratio, and |scale| * min(1, slope) must be a normal
+ * number of the type, otherwise x could not be recovered: BATCHNORM_VALUE_ERROR, and x is as it was. Of the options,
+ * is_training is not looked at.
+ */
+BATCHNORM_C_API batchnorm_status batchnorm_forward_in_place(
+    const batchnorm_options* options, const batchnorm_forward_in_place_arguments* arguments) BATCHNORM_C_NOEXCEPT;
+
+/* The gradients of batchnorm_forward_in_place by x, scale and bias. dx may be dy. */
+BATCHNORM_C_API batchnorm_status batchnorm_backward_in_place(
+    const batchnorm_options* options, const batchnorm_backward_in_place_arguments* arguments) BATCHNORM_C_NOEXCEPT;
 
 /*
  * Inference with fixed statistics, prepared once for any number of calls:

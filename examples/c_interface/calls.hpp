@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include <batchnorm/batch_norm.hpp>
+#include <batchnorm/in_place.hpp>
 #include <batchnorm/prepared.hpp>
 
 #include "batchnorm_c.h"
@@ -26,6 +27,7 @@ struct Setting {
   batchnorm::Shape shape;
   batchnorm::Options options;
   batchnorm::CallOptions call;
+  Activation activation = Activation::none;
 };
 
 template <Element T, ParameterOf<T> P>
@@ -36,6 +38,12 @@ void backward(const Setting& setting, const batchnorm_backward_arguments& argume
 
 template <Element T, ParameterOf<T> P>
 void double_backward(const Setting& setting, const batchnorm_double_backward_arguments& arguments);
+
+template <Element T, ParameterOf<T> P>
+void forward_in_place(const Setting& setting, const batchnorm_forward_in_place_arguments& arguments);
+
+template <Element T, ParameterOf<T> P>
+void backward_in_place(const Setting& setting, const batchnorm_backward_in_place_arguments& arguments);
 
 }  // namespace c_interface
 
@@ -50,8 +58,7 @@ struct batchnorm_prepared {
   virtual std::string_view type() const noexcept = 0;
   virtual std::string_view parameter_type() const noexcept = 0;
   virtual void refresh(const c_interface::Setting& setting, const batchnorm_prepare_arguments& arguments) = 0;
-  virtual void infer(const c_interface::Setting& setting, c_interface::Activation activation,
-                     const batchnorm_infer_arguments& arguments) const = 0;
+  virtual void infer(const c_interface::Setting& setting, const batchnorm_infer_arguments& arguments) const = 0;
 };
 
 namespace c_interface {

@@ -53,6 +53,14 @@ class Views {
     return {static_cast<P*>(given.data), batchnorm::Shape{given.length}};
   }
 
+  /// Bytes of the length that was given; absent without an address.
+  template <class B, class Given>
+  batchnorm::TensorView<B> bytes(std::string_view name, const Given& given) const {
+    check_memory<B>(name, given.data, given.length);
+    if (given.data == nullptr) return {};
+    return {static_cast<B*>(given.data), batchnorm::Shape{given.length}};
+  }
+
  private:
   template <class Error>
   [[noreturn]] void refuse(std::string_view name, const std::string& what) const {

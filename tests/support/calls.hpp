@@ -52,6 +52,24 @@ template <class T, class P>
 Result<T, P> run(const Call<T, P>& call, const batchnorm::CallOptions& options = {}, std::size_t x_offset = 0,
                  std::size_t y_offset = 0);
 
+/// y alone, by batch_norm().
+template <class T, class P, class E>
+std::vector<T> operated(const Call<T, P>& call, const E& epilogue, const batchnorm::CallOptions& options = {}) {
+  std::vector<T> y(call.x.size());
+  auto mean = call.mean, variance = call.variance;
+  const auto running = [](auto& values) {
+    return values ? batchnorm::StatisticView<P>(*values) : batchnorm::StatisticView<P>();
+  };
+  batchnorm::batch_norm<T, P>(call.format, call.options,
+                              {.x = {call.x.data(), call.shape},
+                               .scale = view(call.scale),
+                               .bias = view(call.bias),
+                               .mean = running(mean),
+                               .variance = running(variance)},
+                              {.output_x = {y.data(), call.shape}}, epilogue, options);
+  return y;
+}
+
 /// What the oracle expects of a call.
 struct Expected {
   std::vector<Normalized> y;

@@ -233,8 +233,10 @@ BATCHNORM_V4 void load_float(d64& low, d64& high, const void* p) {
   high.v = d64::native(_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(static_cast<const float*>(p) + 8)));
 }
 BATCHNORM_V4 void widen(d64& low, d64& high, const f64& a) {
-  low.v = d64::native(_mm512_maskz_cvtps_pd(0xff, _mm512_castps512_ps256(__m512(a.v))));
-  high.v = d64::native(_mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, __m512(a.v), 1)));
+  const auto lower = __builtin_shufflevector(a.v, a.v, 0, 1, 2, 3, 4, 5, 6, 7);
+  const auto upper = __builtin_shufflevector(a.v, a.v, 8, 9, 10, 11, 12, 13, 14, 15);
+  low.v = d64::native(_mm512_maskz_cvtps_pd(0xff, __m256(lower)));
+  high.v = d64::native(_mm512_maskz_cvtps_pd(0xff, __m256(upper)));
 }
 BATCHNORM_V4 void narrow(f64& r, const d64& low, const d64& high) {
   const auto lower = f32::native(_mm512_maskz_cvtpd_ps(0xff, __m512d(low.v)));
