@@ -126,8 +126,12 @@ class Arguments {
       fail<ShapeError>(std::string(name) + " has shape " + batchnorm::to_string(view.shape()) + ", expected the shape of " +
                        std::string(name_of_x_) + about_x());
     }
-    if (empty() || reporter_.failed() || !check_data(name, view)) return {};
+    if (empty() || reporter_.failed()) return {};
     const bool is_as_x = view.strides() == strides_[0];
+    const std::uintptr_t first = address(view.data());
+    const auto bytes = static_cast<std::uintptr_t>(elements_) * sizeof(T);
+    const bool is_usual = is_as_x && is_dense_ && view.data() != nullptr && first % alignof(T) == 0 && first + bytes > first;
+    if (!is_usual && !check_data(name, view)) return {};
     const auto pitch = is_as_x ? pitch_of_x_ : cpu::pitch_in(geometry_, shape_, view.strides(), format_);
     if (!pitch) return refuse_strides(name, view.strides()), cpu::Operand<T>();
     add({name, role_of<T>, view, replaceable});
@@ -168,7 +172,11 @@ class Arguments {
   P* channel_vector(std::string_view name, const TensorView<P>& view) {
     if (!view.present()) return nullptr;
     check_vector(name, view.shape());
-    if (channels_ == 0 || reporter_.failed() || !check_data(name, view)) return nullptr;
+    if (channels_ == 0 || reporter_.failed()) return nullptr;
+    const std::uintptr_t first = address(view.data());
+    const auto bytes = static_cast<std::uintptr_t>(channels_) * sizeof(P);
+    const bool is_usual = view.data() != nullptr && first % alignof(P) == 0 && view.strides()[0] == 1 && first + bytes > first;
+    if (!is_usual && !check_data(name, view)) return nullptr;
     if (view.strides()[0] != 1 && channels_ > 1) {
       fail<ValueError>(std::string(name) + " has stride " + std::to_string(view.strides()[0]) +
                        ", the elements of a channel vector must lie next to each other");
@@ -275,7 +283,8 @@ class Arguments {
 
   /// The layout of an x that is not empty: whether there is one.
   bool find_layout(const Strides& strides) {
-    if (strides == dense_strides(shape_)) {
+    is_dense_ = strides == dense_strides(shape_);
+    if (is_dense_) {
       geometry_ = cpu::dense_geometry(shape_, elements_, format_);
       pitch_of_x_ = cpu::dense_pitch(geometry_);
     } else {
@@ -378,6 +387,7 @@ class Arguments {
   std::int64_t channels_ = 0;
   cpu::Geometry of_x_, geometry_;
   std::optional<cpu::Pitch> pitch_of_x_;  // in geometry_
+  bool is_dense_ = false;                 // x
   std::string_view allowed_overlap_;
   std::string_view name_of_x_ = "x";
   std::array<Region, 16> regions_;

@@ -92,6 +92,7 @@ class Region {
   /// Whether this output may be written beside another argument: the two share nothing, or it stands in place of a
   /// replaceable one with the same strides.
   bool may_be_beside(const Region& other) const noexcept {
+    if (end() <= other.begin_ || other.end() <= begin_) return true;
     return (other.replaceable_ == Replaceable::yes && coincides(other)) || is_disjoint(other);
   }
 

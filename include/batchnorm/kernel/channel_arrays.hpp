@@ -129,7 +129,7 @@ void expand(const CoefficientArrays& from, int arrays, std::int64_t channels, st
     auto* target = static_cast<Compute*>(to[k]);
     if (length == 1) {
       std::int64_t done = (std::min)(channels, count);
-      std::copy_n(source, done, target);
+      if (source != target) std::copy_n(source, done, target);
       while (done < count) {
         const std::int64_t some = (std::min)(done, count - done);
         std::copy_n(target, some, target + done);

@@ -32,23 +32,27 @@ class Scratch {
 
   /// @throws std::bad_alloc
   void allocate() {
-    if (bytes_ > 0) memory_.reset(static_cast<std::byte*>(::operator new (bytes_, std::align_val_t{64})));
+    if (bytes_ == 0) return;
+    // Aligned here: an allocation that is to be aligned takes the C library several times as long.
+    memory_.reset(static_cast<std::byte*>(::operator new(bytes_ + 63)));
+    first_ = memory_.get() + (64 - reinterpret_cast<std::uintptr_t>(memory_.get()) % 64) % 64;
   }
 
   template <class T>
   T* operator[](Part<T> part) const noexcept {
-    return reinterpret_cast<T*>(memory_.get() + part.offset);
+    return reinterpret_cast<T*>(first_ + part.offset);
   }
 
  private:
   struct Free {
-    void operator()(std::byte* p) const noexcept { ::operator delete (p, std::align_val_t{64}); }
+    void operator()(std::byte* p) const noexcept { ::operator delete(p); }
   };
 
-  static constexpr std::size_t most_bytes = std::size_t{PTRDIFF_MAX} / 64 * 64;
+  static constexpr std::size_t most_bytes = std::size_t{PTRDIFF_MAX} / 64 * 64 - 64;
 
   std::size_t bytes_ = 0;
   std::unique_ptr<std::byte, Free> memory_;
+  std::byte* first_ = nullptr;
 };
 
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::cpu

@@ -79,8 +79,11 @@ class WholeSweep {
   WholeSweep(const Machine& machine, const Plan& plan, const Work& work, const SweptShape& shape, Scratch& scratch) noexcept
       : machine_(machine), plan_(plan), work_(work), scratch_(scratch), sweep_(plan, work, shape) {
     const OperationKernels& k = work.kernels;
-    channels_ = CoefficientScratch::reserve(scratch, work.geometry.c, k.coefficients, k.compute_bytes);
-    positions_ = CoefficientScratch::reserve(scratch, sweep_.positions(), k.coefficients, k.compute_bytes);
+    const std::int64_t channels = work.geometry.c, positions = sweep_.positions();
+    const bool are_positions = plan.by_rows && work.geometry.s == 1;  // then they repeat in place
+    channels_ = CoefficientScratch::reserve(scratch, are_positions ? (std::max)(channels, positions) : channels, k.coefficients,
+                                            k.compute_bytes);
+    positions_ = are_positions ? channels_ : CoefficientScratch::reserve(scratch, positions, k.coefficients, k.compute_bytes);
   }
 
   /// Where the coefficients of the channels go before anything runs.
