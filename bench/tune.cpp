@@ -128,7 +128,7 @@ std::string text_of(double value) {
   return text;
 }
 
-void try_values(const Knob& knob, const Tuning& now) {
+void try_values(const Knob& knob, const Tuning& now, std::string& recommendation) {
   std::vector<Tuning> tunings(knob.factors.size(), now);
   std::size_t today = 0;
   for (std::size_t i = 0; i < tunings.size(); ++i) {
@@ -146,6 +146,7 @@ void try_values(const Knob& knob, const Tuning& now) {
   }
   std::printf("%-24s %12s %12s %6.1f %%  %s\n", knob.name.c_str(), text_of(knob.get(now)).c_str(),
               text_of(knob.get(tunings[choice.best])).c_str(), 100 * (1 - choice.relative[choice.best]), each.c_str());
+  bench::recommend(recommendation, knob.name, text_of(knob.get(tunings[choice.best])), choice);
   standard_output::flush();
 }
 
@@ -161,8 +162,10 @@ void run(const std::vector<std::string>& names, int threads) {
     chosen.push_back(*found);
   }
   std::printf("%-24s %12s %12s %8s  time by value, relative to today's\n", "number", "today", "best", "gain");
-  for (const Knob& knob : names.empty() ? all : chosen) try_values(knob, now);
-  std::printf("A gain below 3 %% is noise.\n");
+  std::string recommendation;
+  for (const Knob& knob : names.empty() ? all : chosen) try_values(knob, now, recommendation);
+  std::printf("A gain below %.0f %% is noise.\n", 100 * bench::least_gain);
+  std::printf("%s\n", recommendation.empty() ? "Nothing else is recommended here." : recommendation.c_str());
 }
 
 }  // namespace

@@ -184,9 +184,9 @@ TEST(Explain, SaysWalkBlocksStoresAndThreads) {
   const batchnorm::CallOptions call{.executor = const_cast<batchnorm::SerialExecutor*>(&serial), .tuning = &tuning};
   EXPECT_EQ(batchnorm::explain<float>(Pass::training, x, Format::NCHW, call),
             "4 images of 64 channels of 256 values: groups of 64 channels, the sums, then the operation; sums in 1 block of up "
-            "to 4 images; plain stores; 1 thread");
+            "to 4 images; plain stores; 1 thread; numbers of the caller");
   EXPECT_EQ(batchnorm::explain<float>(Pass::inference, x, Format::NHWC, call),
-            "4096 rows of 16 channels: positions in one run in 1 task; plain stores; 1 thread");
+            "4096 rows of 16 channels: positions in one run in 1 task; plain stores; 1 thread; numbers of the caller");
 }
 
 TEST(Explain, AnEmptyBatchDoesNothing) {

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <string>
 #include <vector>
 
 namespace bench {
@@ -25,6 +26,15 @@ inline Choice choose(const std::vector<std::vector<double>>& times, std::size_t 
     if (choice.relative[i] < choice.relative[choice.best]) choice.best = i;
   }
   return choice;
+}
+
+/// A value is recommended where it gains at least that much: less is noise.
+inline constexpr double least_gain = 0.03;
+
+/// Appends "name=value" to a recommendation as BATCHNORM_TUNING takes it, where the best value gains enough.
+inline void recommend(std::string& line, const std::string& name, const std::string& value, const Choice& choice) {
+  if (choice.relative[choice.best] > 1 - least_gain) return;
+  line.append(line.empty() ? "BATCHNORM_TUNING=" : ",").append(name).append("=").append(value);
 }
 
 }  // namespace bench

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include <CLI/CLI.hpp>
+#include <batchnorm/plan/tuning.hpp>
 #include <batchnorm/thread_team.hpp>
 
 #include "../../examples/output/standard_output.hpp"
@@ -23,6 +24,7 @@ namespace {
 
 struct Texts {
   std::vector<std::string> shapes, panels, operations, formats, types, threads, isas;
+  std::string tuning;
 };
 
 [[noreturn]] void refuse(const std::string& why) { throw std::invalid_argument(why); }
@@ -119,6 +121,8 @@ void add_options(CLI::App& app, Texts& texts, Request& request) {
   repeatable("--threads", texts.threads, "how many; by default 1 and 2")->type_name("N");
   repeatable("--isa", texts.isas,
              "instruction set; by default that of BATCHNORM_ISA, or the one that the library prefers here");
+  app.add_option("--tuning", texts.tuning, "numbers of the library, as in BATCHNORM_TUNING: plane_group_bytes=512K,...")
+      ->type_name("NAME=VALUE,...");
   app.add_option("--json", request.json, "writes the rows to a file")->type_name("FILE");
   app.add_flag("--rivals", request.with_rivals, "also times the rivals of this build");
   app.add_flag("--list", request.lists_only, "names the rows and runs none");
@@ -137,6 +141,8 @@ Request read_command_line(int argc, char** argv) {
   add_options(app, texts, request);
   try {
     app.parse(argc, argv);
+    if (!texts.tuning.empty()) setenv("BATCHNORM_TUNING", texts.tuning.c_str(), 1);
+    batchnorm::machine_tuning();  // refuses what it cannot use before anything is timed
     request.rows = rows_of(texts);
   } catch (const CLI::Success& help) {
     std::exit(standard_output::finish("batchnorm_bench", app.exit(help)));

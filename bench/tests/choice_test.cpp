@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT
+#include <string>
+#include <string_view>
+
 #include <gtest/gtest.h>
+#include <batchnorm/plan/tuning.hpp>
 
 #include "../suite/choice.hpp"
 
@@ -33,6 +37,19 @@ TEST(Choice, ProblemsCountByTheirRatiosNotTheirLengths) {
   const auto choice = choose({{0.5e-6, 1e-6}, {1.5, 1}}, 2, 1);
   EXPECT_EQ(choice.best, 0U);
   EXPECT_DOUBLE_EQ(choice.relative[0] * choice.relative[0], 0.75);
+}
+
+TEST(Choice, WhatGainsEnoughIsRecommendedAsTheLibraryTakesIt) {
+  std::string line;
+  bench::recommend(line, "serial_bytes", "65536", choose({{0.98, 1.0}}, 2, 1));
+  EXPECT_EQ(line, "") << "2 % is noise";
+  bench::recommend(line, "plane_group_bytes", "524288", choose({{0.80, 1.0}}, 2, 1));
+  bench::recommend(line, "inference_stream_share", "0.03125", choose({{1.0, 0.9}}, 2, 0));
+  EXPECT_EQ(line, "BATCHNORM_TUNING=plane_group_bytes=524288,inference_stream_share=0.03125");
+  batchnorm::Tuning tuning;
+  EXPECT_EQ(batchnorm::detail::apply_tuning(std::string_view(line).substr(line.find('=') + 1), tuning), "");
+  EXPECT_EQ(tuning.plane_group_bytes, 524288);
+  EXPECT_EQ(tuning.inference_stream_share, 0.03125);
 }
 
 }  // namespace

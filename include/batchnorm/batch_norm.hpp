@@ -120,7 +120,7 @@ void batch_norm(Format format, const Options& options, const X& x, TensorView<co
 ///
 /// @throws ShapeError   rank or an extent does not fit; the message names the argument, what was expected and what was got
 /// @throws ValueError   an option out of range, null or misaligned data, arguments that overlap, training with constant running
-///                      statistics; BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be used
+///                      statistics; BATCHNORM_ISA, BATCHNORM_NUM_THREADS or BATCHNORM_TUNING cannot be used
 /// @throws std::bad_alloc
 ///
 /// On every exception all outputs and running statistics are as they were.

@@ -25,10 +25,11 @@ enum class Pass {
 inline namespace BATCHNORM_KERNELS {
 
 /// The plan of a call in one line: how x is seen (batch, channels, values), which walk goes through it, the blocks that sums
-/// are taken in, whether stores are non-temporal, and how many threads work. For example
+/// are taken in, whether stores are non-temporal, how many threads work, and for which kind of machine the numbers are. For
+/// example
 ///
 ///   32 images of 2048 channels of 49 values: groups of 256 channels, the operation beside the sums of the next group; sums in
-///   1 block of up to 32 images; non-temporal stores; 1 thread
+///   1 block of up to 32 images; non-temporal stores; 1 thread; numbers for complexes of cores
 ///
 ///   x   [N, C, spatial...] or [N, spatial..., C], rank 2 to 5; nothing is read of it
 ///
@@ -88,6 +89,14 @@ struct PassShape {
   }
 };
 
+/// Where the numbers of a call come from.
+inline std::string words_of_tuning(const CallOptions& call) {
+  if (call.tuning != nullptr) return "numbers of the caller";
+  const bool is_changed = !batchnorm::detail::tuning_of_environment().empty();
+  return std::string("numbers for ").append(to_string(kind_of(machine_caches()))) +
+         (is_changed ? ", changed by BATCHNORM_TUNING" : "");
+}
+
 }  // namespace arguments
 
 template <Element T>
@@ -99,7 +108,8 @@ std::string explain(Pass pass, TensorView<const T> x, Format format, const CallO
   const cpu::Machine machine = arguments::machine_of(call);
   const arguments::PassShape<T> shape(pass, arguments.geometry(), arguments.x(x).pitch);
   const cpu::Plan plan = shape.plan(pass, machine);
-  return cpu::explain(plan, arguments.geometry(), pass == Pass::inference ? nullptr : &shape.sums.partition);
+  return cpu::explain(plan, arguments.geometry(), pass == Pass::inference ? nullptr : &shape.sums.partition) + "; " +
+         arguments::words_of_tuning(call);
 }
 
 }  // namespace BATCHNORM_KERNELS

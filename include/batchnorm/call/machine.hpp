@@ -13,7 +13,7 @@
 
 namespace batchnorm::inline BATCHNORM_KERNELS::arguments {
 
-/// @throws ValueError   BATCHNORM_ISA or BATCHNORM_NUM_THREADS cannot be used
+/// @throws ValueError   BATCHNORM_ISA, BATCHNORM_NUM_THREADS or BATCHNORM_TUNING cannot be used
 inline cpu::Machine machine_of(const CallOptions& call) {
   return {active_isa(), call.executor != nullptr ? call.executor : &default_executor(),
           call.tuning != nullptr ? call.tuning : &machine_tuning()};
@@ -25,6 +25,7 @@ inline bool stops(const Reporter& reporter, const CallOptions& call) {
   if (reporter.reports() && !reporter.failed()) {
     std::string problem = cpu::problem_of_isa();
     if (problem.empty() && call.executor == nullptr) problem = batchnorm::detail::default_team.problem();
+    if (problem.empty() && call.tuning == nullptr) problem = batchnorm::detail::problem_of_tuning();
     if (!problem.empty()) reporter.report<ValueError>(problem);
   }
   return reporter.stops();
