@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <optional>
@@ -254,6 +255,10 @@ std::vector<Spoil> all_spoils() {
       {"groups below 1", [](Given& g) { g.groups = 0; }},
       {"a small scale", [](Given& g) { g.scale.data()[1] = 1e-30F; }},
       {"a large weight", [](Given& g) { g.dx.data()[0] = 3e38F; }},
+      {"vectors of more channels than memory holds",
+       [](Given& g) {
+         g.scale = g.bias = g.mean = g.variance = {g.mean.data(), Shape{(std::int64_t{1} << 62) + 1}};
+       }},
       {"a mask of another size",
        [](Given& g) {
          g.mask = {g.bits.data(), Shape{7}};
@@ -308,6 +313,7 @@ std::vector<Spoil> all_spoils() {
     add([](TensorView<float>& v) { v = {v.data(), Shape{C + 1}}; });
     add([](TensorView<float>& v) { v = {v.data(), Shape{C, 1}}; });
     add([](TensorView<float>& v) { v = {v.data(), Shape{-1}}; });
+    add([](TensorView<float>& v) { v = {v.data(), Shape{(std::int64_t{1} << 62) + 1}}; });
     add([](TensorView<float>& v) { v = {v.data(), v.shape(), {2}}; });
     add([](TensorView<float>& v) { v = {reinterpret_cast<float*>(reinterpret_cast<char*>(v.data()) + 1), v.shape()}; });
   }
@@ -405,6 +411,25 @@ TEST(CheckErrors, OfOwnedOutputsLeaveThemEmpty) {
   g.x = g.tensor(0);
   EXPECT_EQ(norm(g.in(), batchnorm::Identity{}, call).output_x.size(), elements);
   EXPECT_FALSE(error);
+  // Errors that are found when the outputs are there already.
+  g.scale = {g.scale.data(), Shape{C + 1}};
+  EXPECT_EQ(norm(g.in(), batchnorm::Identity{}, call).output_x.size(), 0);
+  EXPECT_TRUE(error);
+  EXPECT_EQ(norm.output_x(g.x, g.scale, nullptr, nullptr, nullptr, batchnorm::Identity{}, call).size(), 0);
+  EXPECT_TRUE(error);
+  EXPECT_EQ(norm.backward(g.gradient_in(), batchnorm::Identity{}, call).dx.size(), 0);
+  EXPECT_TRUE(error);
+  EXPECT_EQ(norm.double_backward(g.double_gradient_in(), call).dx.size(), 0);
+  EXPECT_TRUE(error);
+}
+
+TEST(CheckErrors, OfAMapBeyondDoubleAreFoundBeforeTheCall) {
+  const std::vector<double> scale{1e308}, mean{0}, variance{0};
+  const batchnorm::InferenceParameters<double> parameters{.scale = scale, .mean = mean, .variance = variance};
+  const auto want = thrown_by([&] { batchnorm::affine_map<double>(parameters, 1e-10); });
+  EXPECT_TRUE(want);
+  const auto got = batchnorm::check([&](const CallOptions& call) { batchnorm::affine_map<double>(parameters, 1e-10, call); });
+  EXPECT_EQ(text_of(got), text_of(want));
 }
 
 TEST(CheckErrors, OfOptions) {
@@ -466,7 +491,28 @@ int exit_code_of(const char* variable, const char* value, const std::string& mes
   std::optional<Error> error;
   norm(g.in(), {.output_x = g.y}, batchnorm::Identity{}, {.error = &error});
   if (text_of(error) != "ValueError: " + message || g.buffer != before) return 2;
-  return text_of(thrown_by([&] { norm(g.in(), {.output_x = g.y}); })) == "ValueError: " + message ? 0 : 3;
+  if (text_of(thrown_by([&] { norm(g.in(), {.output_x = g.y}); })) != "ValueError: " + message) return 3;
+  // Of all calls, whatever part of the machine they need.
+  for (const NamedCall& of : all_calls()) {
+    if (of.name == std::string("PreparedInference")) continue;  // it is made, which throws, before it is called
+    for (const bool is_empty : {false, true}) {
+      Given throwing, reporting;
+      for (Given* given : {&throwing, &reporting}) {
+        if (!is_empty) continue;
+        for (TensorView<float>* t : {&given->x, &given->dy, &given->y, &given->dx, &given->ddx, &given->ddy}) {
+          *t = {t->data(), Shape{0, C, S}};
+        }
+        given->mask = {given->bits.data(), Shape{0}};
+        given->moments.count = 0;
+      }
+      const auto want = thrown_by([&] { of.call(throwing, {}); });
+      of.call(reporting, {.error = &error});
+      if (text_of(error) == text_of(want)) continue;
+      std::fprintf(stderr, "%s: %s, thrown is %s\n", of.name, text_of(error).c_str(), text_of(want).c_str());
+      return 4;
+    }
+  }
+  return 0;
 }
 
 TEST(CheckErrors, OfTheEnvironmentAreThoseOfTheCall) {
@@ -474,6 +520,11 @@ TEST(CheckErrors, OfTheEnvironmentAreThoseOfTheCall) {
   EXPECT_EXIT(std::exit(exit_code_of("BATCHNORM_NUM_THREADS", "many",
                                      "batchnorm: BATCHNORM_NUM_THREADS is 'many', it must be a whole number in [1, 1024]")),
               testing::ExitedWithCode(0), "");
+  EXPECT_EXIT(
+      std::exit(exit_code_of("BATCHNORM_TUNING", "serial_bytes=0",
+                             "batchnorm: BATCHNORM_TUNING has 'serial_bytes=0', it must be a whole number of bytes from 1 "
+                             "to 2^40, perhaps with K, M or G")),
+      testing::ExitedWithCode(0), "");
   std::string known;
   for (const batchnorm::Isa isa : batchnorm::available_isas()) {
     known.append(known.empty() ? "" : ", ").append(batchnorm::to_string(isa));

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <limits>
 
 #include "support/calls.hpp"
@@ -147,6 +151,43 @@ TYPED_TEST(RunningStatistics, AreUntouchedByInference) {
       EXPECT_TRUE(same_bits(result.variance, *call.variance));
     });
   });
+}
+
+/// Floats in a page of their own, which can be made read-only.
+class Page {
+ public:
+  Page() : bytes_(static_cast<std::size_t>(sysconf(_SC_PAGESIZE))) {
+    void* const page = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page != MAP_FAILED) values_ = static_cast<float*>(page);
+  }
+  Page(const Page&) = delete;
+  Page& operator=(const Page&) = delete;
+  ~Page() { munmap(values_, bytes_); }
+
+  float* values() const { return values_; }
+  void protect() const { ASSERT_EQ(mprotect(values_, bytes_, PROT_READ), 0); }
+
+ private:
+  std::size_t bytes_;
+  float* values_ = nullptr;
+};
+
+// Another thread may read them meanwhile.
+TEST(RunningStatisticsOfMomentum0, AreNotEvenWrittenAsTheyWere) {
+  for (const std::int64_t channels : {3, 19, 64}) {
+    const Page page;
+    ASSERT_NE(page.values(), nullptr);
+    std::fill_n(page.values(), 2 * channels, 0.5F);
+    page.protect();
+    const std::vector<float> x = uniform<float>(4 * channels, -1, 1, 1);
+    std::vector<float> y(x.size());
+    const batchnorm::BatchNorm<float> norm({.is_training = true, .momentum = 0});
+    norm({.x = {x.data(), {4, channels}},
+          .mean = {page.values(), {channels}},
+          .variance = {page.values() + channels, {channels}}},
+         {.output_x = {y.data(), {4, channels}}});
+    EXPECT_EQ(page.values()[channels], 0.5F);
+  }
 }
 
 }  // namespace

@@ -80,8 +80,8 @@ TEST(Tuning, OfALargeSecondLevelBesideASocketsThirdStaysInTheSecond) {
 
 TEST(Tuning, OfOtherMachinesIsWhatItWas) {
   using batchnorm::CacheSizes;
-  for (const CacheSizes& other :
-       {CacheSizes{}, CacheSizes{2 * M, 36 * M}, CacheSizes{256 * K, 8 * M}, CacheSizes{2 * M, 0}, CacheSizes{0, 300 * M}}) {
+  for (const CacheSizes& other : {CacheSizes{}, CacheSizes{2 * M, 36 * M}, CacheSizes{256 * K, 8 * M}, CacheSizes{2 * M, 0},
+                                  CacheSizes{0, 300 * M}, CacheSizes{1280 * K, 54 * M}, CacheSizes{1 * M, 96 * M}}) {
     EXPECT_EQ(batchnorm::kind_of(other), batchnorm::MachineKind::unknown);
     const batchnorm::Tuning tuning = batchnorm::tuning_of(other);
     EXPECT_EQ(tuning.column_group_bytes, tuning.l2_bytes / 2);
@@ -121,7 +121,8 @@ TEST(Tuning, RefusesOtherTexts) {
       "batchnorm: BATCHNORM_TUNING has 'l1_bytes=3', known are l2_bytes, l3_bytes, inference_stream_share, "
       "training_stream_share, plane_group_bytes, column_group_bytes, reverse_block_bytes, serial_bytes, sweep_task_bytes");
   const std::string bytes = "it must be a whole number of bytes from 1 to 2^40, perhaps with K, M or G";
-  for (const char* value : {"", "0", "-1", "1.5", "K", "2T", "1 K", "0x10", "1100G", "2000000000000", "99999999999999999999"}) {
+  for (const char* value :
+       {"", "0", "-1", "1.5", "K", "2T", "1 K", "0x10", "1100G", "17179869185G", "2000000000000", "99999999999999999999"}) {
     const std::string entry = std::string("l2_bytes=") + value;
     EXPECT_EQ(refusal(entry.c_str()), "batchnorm: BATCHNORM_TUNING has '" + entry + "', " + bytes);
   }

@@ -10,7 +10,7 @@
 #include <thread>
 
 #include <CLI/CLI.hpp>
-#include <batchnorm/plan/tuning.hpp>
+#include <batchnorm/call/machine_tuning.hpp>
 #include <batchnorm/thread_team.hpp>
 
 #include "../../examples/output/standard_output.hpp"

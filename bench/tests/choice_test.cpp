@@ -3,7 +3,7 @@
 #include <string_view>
 
 #include <gtest/gtest.h>
-#include <batchnorm/plan/tuning.hpp>
+#include <batchnorm/call/machine_tuning.hpp>
 
 #include "../suite/choice.hpp"
 

@@ -5,7 +5,7 @@
 /*
  * Batch normalization in terms of C99: the operator of batchnorm/batch_norm.hpp, its gradients and theirs.
  *
- *   y[n,c,s] = scale[c] * (x[n,c,s] - mean[c]) / sqrt(variance[c] + epsilon) + bias[c]
+ *   y[n,c,s] = activation(scale[c] * (x[n,c,s] - mean[c]) / sqrt(variance[c] + epsilon) + bias[c] [+ residual[n,c,s]])
  *
  * Shapes.   Tensors (x, y and their gradients) have rank 2 to 5: NCHW means (N, C, spatial...), NHWC means (N, spatial..., C);
  *           rank 2 is (N, C) in both. shape holds the extents in that order. Everything else is a vector [C].
@@ -32,7 +32,8 @@
  *           C++ exception leaves the library.
  * Threads.  Every function may be called from several threads at once, as long as their outputs differ. The number of threads
  *           a call uses changes its time, never its result.
- * Environment. BATCHNORM_NUM_THREADS: threads of a call that names no team (default: all); BATCHNORM_ISA: the instruction set.
+ * Environment. BATCHNORM_NUM_THREADS: threads of a call that names no team (default: all); BATCHNORM_ISA: the instruction set;
+ *           BATCHNORM_TUNING: numbers that change the time of calls. What cannot be used fails every call.
  *
  * Binary interface. The shared library is called libbatchnorm_c.so.1; its functions carry the version BATCHNORM_C_1, and it
  * exports nothing else. As long as the 1 stands, functions and fields are only added: a structure that begins with struct_size
@@ -358,8 +359,8 @@ BATCHNORM_C_API batchnorm_status batchnorm_mask_length(int32_t rank, const int64
 /*
  * Training that keeps one buffer instead of two: y = leaky ReLU of the normalised x takes the place of x, and the gradients
  * come from y alone. Each channel must have |scale| >= |bias| / largest_ratio, and |scale| * min(1, slope) must be a normal
- * number of the type, otherwise x could not be recovered: BATCHNORM_VALUE_ERROR, and x is as it was. Of the options,
- * is_training is not looked at.
+ * number of the type, otherwise x could not be recovered: BATCHNORM_VALUE_ERROR, and x is as it was. It is always in training:
+ * is_training does not count, but is checked.
  */
 BATCHNORM_C_API batchnorm_status batchnorm_forward_in_place(
     const batchnorm_options* options, const batchnorm_forward_in_place_arguments* arguments) BATCHNORM_C_NOEXCEPT;

@@ -67,6 +67,8 @@ void backward(const Setting& setting, const batchnorm_backward_arguments& a) {
     if constexpr (std::same_as<A, batchnorm::Identity>) {
       if (mask.present() || y.present()) refuse(setting.name, "mask or output_x is given, but no activation");
       run(activation);
+    } else if (batchnorm::element_count(setting.shape) == 0 && !mask.present() && !y.present()) {
+      run(batchnorm::ThroughMask<A>{{nullptr, batchnorm::Shape{0}}, activation});  // of no elements NULL is no absence
     } else if (mask.present() == y.present()) {
       refuse(setting.name, std::string("mask and output_x are ") + (y.present() ? "both given" : "absent") +
                                ", an activation needs one of them");

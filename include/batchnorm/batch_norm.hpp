@@ -61,7 +61,7 @@ void infer(const cpu::Machine& machine, const Arguments& arguments, const Checke
       if (to.batch_variance[k] != nullptr) std::copy_n(given.variance, arguments.channels(), to.batch_variance[k]);
     }
   };
-  if (arguments.empty()) return copy_statistics();
+  if (arguments.empty()) return cpu::in_default_mode(copy_statistics);
   cpu::sweep(machine, checked.work, [&](const auto& coefficients) {
     copy_statistics();
     using Compute = std::remove_reference_t<decltype(*coefficients.array[0])>;
@@ -151,6 +151,7 @@ class BatchNorm {
     Outputs<T, P> out{Tensor<T>(in.x.shape()), Tensor<P>({*channels}), Tensor<P>({*channels}), Tensor<P>({*channels}),
                       Tensor<P>({*channels})};
     (*this)(in, {out.output_x, out.batch_mean, out.batch_variance, out.reserve_space_1, out.reserve_space_2}, epilogue, call);
+    if (arguments::has_stopped(call)) return {};
     return out;
   }
 
@@ -185,6 +186,7 @@ class BatchNorm {
     if (!arguments::channels_of(x, F, call)) return {};
     Tensor<T> y(x.shape());
     (*this)(InputViews<T, P>{x, scale, bias, mean, variance}, {.output_x = y}, epilogue, call);
+    if (arguments::has_stopped(call)) return {};
     return y;
   }
 
@@ -192,7 +194,9 @@ class BatchNorm {
   template <Epilogue<T> E = Identity>
   BATCHNORM_INLINE std::optional<Error> check(const InputViews<T, P>& in, const OutputViews<T, P>& out, const E& epilogue = {},
                                               const CallOptions& call = {}) const {
-    return arguments::checked(call, [&](const CallOptions& checking) { (*this)(in, out, epilogue, checking); });
+    std::optional<Error> error;
+    (*this)(in, out, epilogue, arguments::checking(call, error));
+    return error;
   }
 
   /// The gradients of y by x, scale and bias, owned: batch_norm_backward() says how. dy and x as in the forward pass, mean and
@@ -205,6 +209,7 @@ class BatchNorm {
     if (!channels) return {};
     Gradients<T, P> out{Tensor<T>(in.x.shape()), Tensor<P>({*channels}), Tensor<P>({*channels})};
     backward(in, {out.dx, out.dscale, out.dbias}, through, call);
+    if (arguments::has_stopped(call)) return {};
     return out;
   }
 
@@ -236,7 +241,9 @@ class BatchNorm {
   template <GradientPath<T> G = Identity>
   BATCHNORM_INLINE std::optional<Error> check_backward(const GradientInputViews<T, P>& in, const GradientViews<T, P>& out,
                                                        const G& through = {}, const CallOptions& call = {}) const {
-    return arguments::checked(call, [&](const CallOptions& checking) { backward(in, out, through, checking); });
+    std::optional<Error> error;
+    backward(in, out, through, arguments::checking(call, error));
+    return error;
   }
 
   /// The gradients of sum(ddx * dx) + sum(ddscale * dscale) + sum(ddbias * dbias) by x, dy and scale, owned:
@@ -247,6 +254,7 @@ class BatchNorm {
     if (!channels) return {};
     DoubleGradients<T, P> out{Tensor<T>(in.x.shape()), Tensor<T>(in.x.shape()), Tensor<P>({*channels})};
     double_backward(in, {out.dx, out.ddy, out.dscale}, call);
+    if (arguments::has_stopped(call)) return {};
     return out;
   }
 
@@ -260,7 +268,9 @@ class BatchNorm {
   BATCHNORM_INLINE std::optional<Error> check_double_backward(const DoubleGradientInputViews<T, P>& in,
                                                               const DoubleGradientViews<T, P>& out,
                                                               const CallOptions& call = {}) const {
-    return arguments::checked(call, [&](const CallOptions& checking) { double_backward(in, out, checking); });
+    std::optional<Error> error;
+    double_backward(in, out, arguments::checking(call, error));
+    return error;
   }
 
  private:

@@ -53,7 +53,7 @@ inline void set_error_handler(ErrorHandler handler) noexcept { detail::error_han
 
 namespace detail {
 
-/// Every error of the library leaves through here.
+/// Every error of the library leaves through here, but for those that a caller wants as values.
 template <class Error>
 [[noreturn]] void fail(const std::string& message) {
 #if defined(__cpp_exceptions)

@@ -92,9 +92,8 @@ struct PassShape {
 /// Where the numbers of a call come from.
 inline std::string words_of_tuning(const CallOptions& call) {
   if (call.tuning != nullptr) return "numbers of the caller";
-  const bool is_changed = !batchnorm::detail::tuning_of_environment().empty();
-  return std::string("numbers for ").append(to_string(kind_of(machine_caches()))) +
-         (is_changed ? ", changed by BATCHNORM_TUNING" : "");
+  return std::string("numbers for ").append(cpu::words_of(kind_of(machine_caches()))) +
+         (batchnorm::detail::settled_tuning().is_changed ? ", changed by BATCHNORM_TUNING" : "");
 }
 
 }  // namespace arguments
@@ -104,8 +103,8 @@ std::string explain(Pass pass, TensorView<const T> x, Format format, const CallO
   const arguments::Reporter reporter("batchnorm::explain", call);
   const arguments::Arguments arguments(reporter, x, format);
   if (arguments::stops(reporter, call)) return {};
-  if (arguments.empty()) return "an empty batch: nothing is done";
   const cpu::Machine machine = arguments::machine_of(call);
+  if (arguments.empty()) return "an empty batch: nothing is done";
   const arguments::PassShape<T> shape(pass, arguments.geometry(), arguments.x(x).pitch);
   const cpu::Plan plan = shape.plan(pass, machine);
   return cpu::explain(plan, arguments.geometry(), pass == Pass::inference ? nullptr : &shape.sums.partition) + "; " +

@@ -183,7 +183,7 @@ AffineMap affine_map(const InferenceParameters<P>& parameters, double epsilon, c
   const P* variance = arguments.channel_vector("variance", parameters.variance);
   const P* scale = arguments.channel_vector("scale", parameters.scale);
   const P* bias = arguments.channel_vector("bias", parameters.bias);
-  if (reporter.stops()) return {};
+  if (reporter.failed()) return {};
   AffineMap map;
   cpu::in_default_mode([&] {
     for (std::int64_t c = 0; c < arguments.channels(); ++c) {
@@ -193,7 +193,8 @@ AffineMap affine_map(const InferenceParameters<P>& parameters, double epsilon, c
       const double factor = s / deviation, shift = std::fma(-m, factor, b);
       const bool is_made_of_finite = folding::is_finite(deviation) && deviation != 0 && folding::is_finite(m) &&
                                      folding::is_finite(s) && folding::is_finite(b);
-      if (is_made_of_finite && !(folding::is_finite(factor) && folding::is_finite(shift))) {
+      const bool is_in_range = folding::is_finite(factor) && folding::is_finite(shift);
+      if (is_made_of_finite && !is_in_range && !reporter.failed()) {
         reporter.fail<ValueError>(folding::out_of_range<double>(
             "the map", "in channel " + std::to_string(c) + " the factor is " + arguments::to_string(factor) +
                            " and the shift " + arguments::to_string(shift)));
@@ -202,7 +203,7 @@ AffineMap affine_map(const InferenceParameters<P>& parameters, double epsilon, c
       map.shift.push_back(shift);
     }
   });
-  if (reporter.failed()) return {};
+  if (reporter.stops()) return {};
   return map;
 }
 

@@ -66,8 +66,8 @@ inline namespace BATCHNORM_KERNELS {
 ///   training:  dx = scale * r * (dz - dbias / m - xh * dscale / m)
 ///   inference: dx = scale * r * dz
 ///
-///     batch_norm_backward<float>(Format::NCHW, options, {.dy = dy, .x = x, .scale = scale, .mean = mean, .variance =
-///     variance},
+///     batch_norm_backward<float>(Format::NCHW, options,
+///                                {.dy = dy, .x = x, .scale = scale, .mean = mean, .variance = variance},
 ///                                {.dx = dx, .dscale = dscale, .dbias = dbias});
 ///
 ///   dy, x           [N, C, spatial...] or [N, spatial..., C], rank 2 to 5, of one memory layout; a dy that repeats elements
@@ -215,6 +215,7 @@ void batch_norm_double_backward(Format format, const Options& options, const Dou
   if (arguments::stops(reporter, call)) return;
   const cpu::Machine machine = arguments::machine_of(call);
   if (arguments.empty()) {
+    const cpu::OrderedAccesses ordered;
     if (to.dscale != nullptr) std::fill_n(to.dscale, arguments.channels(), P(0));
     return;
   }

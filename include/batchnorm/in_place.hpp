@@ -53,6 +53,33 @@ concept InvertibleActivation = DifferentiableActivation<A> && detail::InvertsVec
   { activation.least_slope() } -> std::convertible_to<double>;
 };
 
+inline namespace BATCHNORM_KERNELS {
+namespace arguments {
+
+/// Refuses a scale from which x could not be recovered. The vectors were found right; null where absent (1 and 0). After an
+/// error that is reported they are not looked at.
+template <Element T, Element P>
+void check_recoverable(const Reporter& reporter, std::int64_t channels, const P* scale, const P* bias, double least_slope,
+                       double largest_ratio) {
+  if (reporter.failed()) return;
+  // Of the least normal number of T; Eigen's limits of the 16-bit types are not constant expressions.
+  constexpr int least_exponent = std::same_as<T, double> ? -1022 : std::same_as<T, half> ? -14 : -126;
+  cpu::in_default_mode([&] {
+    const double least = std::ldexp(1.0, least_exponent) / std::fmin(1.0, least_slope);
+    for (std::int64_t c = 0; c < channels; ++c) {
+      const double factor = scale == nullptr ? 1.0 : widened(scale[c]), s = std::abs(factor);
+      const double b = bias == nullptr ? 0.0 : widened(bias[c]);
+      if (s >= least && s * largest_ratio >= std::abs(b)) continue;
+      return reporter.fail<ValueError>("scale[" + std::to_string(c) + "] is " + to_string(factor) + ", with bias " +
+                                       to_string(b) + " x could not be recovered from y; |scale| must be at least |bias| / " +
+                                       to_string(largest_ratio) + " and " + to_string(least));
+    }
+  });
+}
+
+}  // namespace arguments
+}  // namespace BATCHNORM_KERNELS
+
 /// Activated batch normalization that keeps one buffer for training: y takes the place of x, and backward recovers xh from y,
 /// z = activation^-1(y), xh = (z - bias) / scale. Method: Rota Bulo, Porzi, Kontschieder, "In-place activated BatchNorm for
 /// memory-optimized training of DNNs", 2018.
@@ -99,9 +126,7 @@ class InPlaceBatchNorm {
     arguments::Arguments arguments(reporter, TensorView<const T>(of.x), F);
     const P* scale = arguments.channel_vector("scale", of.scale);
     const P* bias = arguments.channel_vector("bias", of.bias);
-    if (!reporter.failed()) {
-      cpu::in_default_mode([&] { check_recoverable(reporter, arguments.channels(), scale, bias); });
-    }
+    arguments::check_recoverable<T>(reporter, arguments.channels(), scale, bias, activation_.least_slope(), largest_ratio_);
     if (reporter.failed()) return;
     batch_norm<T, P>(F, options_, {.x = of.x, .scale = of.scale, .bias = of.bias, .mean = of.mean, .variance = of.variance},
                      {.output_x = of.x, .batch_mean = of.batch_mean, .batch_variance = of.batch_variance}, activation_, call);
@@ -109,7 +134,9 @@ class InPlaceBatchNorm {
 
   /// What is wrong with the same call of forward(), or nothing; nothing is written.
   BATCHNORM_INLINE std::optional<Error> check_forward(const InPlaceViews<T, P>& of, const CallOptions& call = {}) const {
-    return arguments::checked(call, [&](const CallOptions& checking) { forward(of, checking); });
+    std::optional<Error> error;
+    forward(of, arguments::checking(call, error));
+    return error;
   }
 
   /// The gradients by x, scale and bias from y alone: those of batch_norm_backward with the recovered xh. dx may be dy itself.
@@ -129,10 +156,8 @@ class InPlaceBatchNorm {
     auto to = arguments::gradient_arguments(arguments, in.scale, out.dscale, out.dbias, options_.epsilon);
     to.scale_inverts = true;
     arguments.check_overlap();
-    if (!reporter.failed()) {
-      const arguments::Reporter scale_reporter = reporter.as(name);
-      cpu::in_default_mode([&] { check_recoverable(scale_reporter, arguments.channels(), to.scale, bias); });
-    }
+    arguments::check_recoverable<T>(reporter.as(name), arguments.channels(), to.scale, bias, activation_.least_slope(),
+                                    largest_ratio_);
     if (arguments::stops(reporter, call)) return;
     arguments::backward(arguments, call, tensors, given, to, true);
   }
@@ -140,28 +165,13 @@ class InPlaceBatchNorm {
   /// What is wrong with the same call of backward(), or nothing; nothing is written.
   BATCHNORM_INLINE std::optional<Error> check_backward(const InPlaceGradientInputViews<T, P>& in,
                                                        const GradientViews<T, P>& out, const CallOptions& call = {}) const {
-    return arguments::checked(call, [&](const CallOptions& checking) { backward(in, out, checking); });
+    std::optional<Error> error;
+    backward(in, out, arguments::checking(call, error));
+    return error;
   }
 
  private:
   static constexpr std::string_view name = "batchnorm::InPlaceBatchNorm";
-
-  /// Of vectors that were found right; null where absent (1 and 0).
-  void check_recoverable(const arguments::Reporter& reporter, std::int64_t channels, const P* scale, const P* bias) const {
-    const double least = std::ldexp(1.0, least_exponent) / std::fmin(1.0, activation_.least_slope());
-    for (std::int64_t c = 0; c < channels; ++c) {
-      const double factor = scale == nullptr ? 1.0 : widened(scale[c]), s = std::abs(factor);
-      const double b = bias == nullptr ? 0.0 : widened(bias[c]);
-      if (s >= least && s * largest_ratio_ >= std::abs(b)) continue;
-      return reporter.fail<ValueError>("scale[" + std::to_string(c) + "] is " + arguments::to_string(factor) + ", with bias " +
-                                       arguments::to_string(b) +
-                                       " x could not be recovered from y; |scale| must be at least |bias| / " +
-                                       arguments::to_string(largest_ratio_) + " and " + arguments::to_string(least));
-    }
-  }
-
-  /// Of the least normal number of T; Eigen's limits of the 16-bit types are not constant expressions.
-  static constexpr int least_exponent = std::same_as<T, double> ? -1022 : std::same_as<T, half> ? -14 : -126;
 
   Options options_;
   A activation_;

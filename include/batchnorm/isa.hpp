@@ -153,8 +153,9 @@ inline std::string_view isa_of_environment() noexcept {
 
 /// What active_isa() would throw, or "".
 inline std::string problem_of_isa() {
+  if (batchnorm::detail::chosen_isa.load(std::memory_order_relaxed) >= 0) return {};
   const std::string_view wanted = isa_of_environment();
-  if (batchnorm::detail::chosen_isa.load(std::memory_order_relaxed) >= 0 || wanted.empty() || find_isa(wanted)) return {};
+  if (wanted.empty() || find_isa(wanted)) return {};
   return refusal_of_isa(wanted, "BATCHNORM_ISA");
 }
 

@@ -124,10 +124,11 @@ Moments moments(TensorView<const T> x, Format format, const CallOptions& call) {
   const arguments::Reporter reporter("batchnorm::moments", call);
   const arguments::Arguments arguments(reporter, x, format);
   if (arguments::stops(reporter, call)) return {};
+  const cpu::Machine machine = arguments::machine_of(call);
   Moments result(arguments.channels());
   if (arguments.empty()) return result;
-  cpu::collect_moments(arguments::machine_of(call), arguments.geometry(), arguments.x(x), result.mean.data(),
-                       result.mean_low.data(), result.m2.data());
+  cpu::collect_moments(machine, arguments.geometry(), arguments.x(x), result.mean.data(), result.mean_low.data(),
+                       result.m2.data());
   result.count = arguments.geometry().values();
   return result;
 }
@@ -140,13 +141,13 @@ inline void merge(Moments& into, const Moments& from, const CallOptions& call) {
     reporter.fail<ShapeError>("moments of " + std::to_string(from.channels()) + " channels cannot be merged into those of " +
                               std::to_string(into.channels()));
   }
-  if (arguments::stops(reporter, call)) return;
+  if (arguments::stops_on_this_thread(reporter)) return;
+  const Isa isa = active_isa();
   if (from.count == 0) return;
   if (into.count == 0) {
     into = from;
     return;
   }
-  const Isa isa = active_isa();
   cpu::in_default_mode([&] {
     cpu::run(isa, cpu::MergeMoments{{into.mean.data(), into.mean_low.data(), into.m2.data()},
                                     {from.mean.data(), from.mean_low.data(), from.m2.data()},
@@ -187,7 +188,7 @@ void finalize(const Moments& moments, const Options& options, const StatisticsVi
   arguments.check_overlap();
   to.epsilon = options.epsilon;
   to.momentum = arguments::momentum_of(reporter, options, call);
-  if (arguments::stops(reporter, call)) return;
+  if (arguments::stops_on_this_thread(reporter)) return;
   to.variance_factor = arguments::variance_factor(options, moments.count);
   to.keeps_if_not_finite = options.not_finite == NotFinite::keep;
   const Isa isa = active_isa();

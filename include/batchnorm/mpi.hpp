@@ -55,8 +55,8 @@ void merge(GradientSums& sums, MPI_Comm communicator);
 ///   communicator    the ranks that the batch is spread over
 ///   x, y, ...       this rank's part, as in batch_norm(); N = 0 where it has none
 ///
-/// CallOptions::error takes what is wrong with this rank's arguments; the other ranks throw OtherRankError. check() looks at
-/// this rank's arguments alone, without a message.
+/// CallOptions::error takes what is wrong with this rank's arguments; the other ranks throw OtherRankError. What is wrong with
+/// the communicator is thrown. check() looks at this rank's arguments alone, sends nothing, and says what batch_norm() would.
 ///
 /// On one rank the result is that of batch_norm() bit by bit; on more it keeps the same promise of accuracy. Training reads x
 /// twice, as no rank knows the statistics before all have read theirs.

@@ -63,7 +63,7 @@ struct CallOptions {
   /// had is std::bad_alloc in any case.
   std::optional<Error>* error = nullptr;
 
-  /// Whether the call ends when its arguments are found right: nothing is read or written. check() sets it.
+  /// Whether the call ends when its arguments are found right: nothing is written. check() sets it.
   bool only_checks = false;
 };
 

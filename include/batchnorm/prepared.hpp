@@ -53,8 +53,10 @@ template <Element T, ParameterOf<T> P>
 batchnorm::detail::PreparedState<compute_t<T>> prepare(Format format, const InferenceParameters<P>& parameters, double epsilon,
                                                        const Shape& shape, const CallOptions& call = {});
 template <Element T, ParameterOf<T> P>
-void refresh(batchnorm::detail::PreparedState<compute_t<T>>& state, const InferenceParameters<P>& parameters,
-             const CallOptions& call = {});
+void refresh(batchnorm::detail::PreparedState<compute_t<T>>& state, const InferenceParameters<P>& parameters);
+template <Element T, ParameterOf<T> P>
+void check_refresh(const batchnorm::detail::PreparedState<compute_t<T>>& state, const InferenceParameters<P>& parameters,
+                   const CallOptions& call);
 template <Element T, Epilogue<T> E>
 void infer_prepared(const batchnorm::detail::PreparedState<compute_t<T>>& state, const TensorView<const T>& x,
                     const TensorView<T>& y, const E& epilogue, const CallOptions& call);
@@ -108,20 +110,25 @@ class PreparedInference {
   /// What the constructor would throw, or nothing.
   BATCHNORM_INLINE static std::optional<Error> check(Format format, const InferenceParameters<P>& parameters,
                                                      double epsilon = 1e-5, const Shape& shape = {}) {
-    return arguments::checked(
-        {}, [&](const CallOptions& call) { return arguments::prepare<T, P>(format, parameters, epsilon, shape, call); });
+    std::optional<Error> error;
+    arguments::prepare<T, P>(format, parameters, epsilon, shape, arguments::checking({}, error));
+    return error;
   }
 
   /// What refresh() would throw, or nothing.
-  BATCHNORM_INLINE std::optional<Error> check_refresh(const InferenceParameters<P>& parameters) {
-    return arguments::checked({}, [&](const CallOptions& call) { arguments::refresh<T, P>(state_, parameters, call); });
+  BATCHNORM_INLINE std::optional<Error> check_refresh(const InferenceParameters<P>& parameters) const {
+    std::optional<Error> error;
+    arguments::check_refresh<T, P>(state_, parameters, arguments::checking({}, error));
+    return error;
   }
 
   /// What is wrong with the same call of operator(), or nothing; no data is read or written.
   template <Epilogue<T> E = Identity>
   BATCHNORM_INLINE std::optional<Error> check(TensorView<const T> x, TensorView<T> y, const E& epilogue = {},
                                               const CallOptions& call = {}) const {
-    return arguments::checked(call, [&](const CallOptions& checking) { (*this)(x, y, epilogue, checking); });
+    std::optional<Error> error;
+    (*this)(x, y, epilogue, arguments::checking(call, error));
+    return error;
   }
 
   Format format() const noexcept { return state_.format; }            ///< the order of the axes of x and y
@@ -215,13 +222,6 @@ struct PreparedParameters {
   }
 };
 
-/// Coefficients are computed on the calling thread, so only the instruction set counts.
-inline bool stops_before_compute(const Reporter& reporter) {
-  const std::string problem = reporter.reports() ? cpu::problem_of_isa() : std::string();
-  if (!problem.empty()) reporter.report<ValueError>(problem);
-  return reporter.stops();
-}
-
 template <Element P, class Compute>
 void compute(batchnorm::detail::PreparedState<Compute>& state, const PreparedParameters<P>& given) {
   const Isa isa = active_isa();
@@ -247,7 +247,7 @@ batchnorm::detail::PreparedState<compute_t<T>> prepare(Format format, const Infe
   if (parameters.mean.present()) state.channels = prepared_elements(reporter, parameters.mean.shape(), "mean");
   const PreparedParameters<P> given(reporter, state.channels, parameters);
   state.length = prepared_length<T>(reporter, shape, format, state.channels);
-  if (stops_before_compute(reporter)) return {};
+  if (stops_on_this_thread(reporter)) return {};
   state.period = cpu::flat_period(state.channels * state.length);
   state.memory = Tensor<compute_t<T>>(Shape{PreparedArrays(state).elements()});
   compute(state, given);
@@ -255,11 +255,17 @@ batchnorm::detail::PreparedState<compute_t<T>> prepare(Format format, const Infe
 }
 
 template <Element T, ParameterOf<T> P>
-void refresh(batchnorm::detail::PreparedState<compute_t<T>>& state, const InferenceParameters<P>& parameters,
-             const CallOptions& call) {
+void refresh(batchnorm::detail::PreparedState<compute_t<T>>& state, const InferenceParameters<P>& parameters) {
+  compute(state, PreparedParameters<P>(name_of_prepared, state.channels, parameters));
+}
+
+template <Element T, ParameterOf<T> P>
+void check_refresh(const batchnorm::detail::PreparedState<compute_t<T>>& state, const InferenceParameters<P>& parameters,
+                   const CallOptions& call) {
   const Reporter reporter(name_of_prepared, call);
   const PreparedParameters<P> given(reporter, state.channels, parameters);
-  if (!stops_before_compute(reporter)) compute(state, given);
+  static_cast<void>(given);
+  stops_on_this_thread(reporter);
 }
 
 /// The number of elements in the plain case that needs no further check: x and y are of one shape, without gaps, of that many

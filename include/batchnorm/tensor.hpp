@@ -43,6 +43,13 @@ concept SameBitsAs = requires {
 &&std::same_as<typename SameBits<std::remove_const_t<U>>::type, std::remove_const_t<T>> &&
     (std::is_const_v<T> || !std::is_const_v<U>);
 
+/// A vector, an array or a span of such elements.
+template <class R, class T>
+concept VectorOfSameBits = std::ranges::contiguous_range<R> && std::ranges::sized_range<R> && !requires(R & range) {
+  range.shape();
+}
+&&SameBitsAs<std::remove_reference_t<std::ranges::range_reference_t<R>>, T>;
+
 }  // namespace detail
 
 /// A tensor somebody else owns: pointer, shape, strides. Dense unless strides are given. Default-constructed (or nullptr) it
@@ -77,10 +84,9 @@ class TensorView {
       : TensorView(reinterpret_cast<T*>(data), shape, strides) {}
 
   /// A vector of them.
-  template <std::ranges::contiguous_range R>
-    requires std::ranges::sized_range<R> && detail::SameBitsAs<std::remove_reference_t<std::ranges::range_reference_t<R>>, T>
-    TensorView(R&& range)
-  noexcept : TensorView(std::ranges::data(range), Shape{static_cast<std::int64_t>(std::ranges::size(range))}) {}
+  template <detail::VectorOfSameBits<T> R>
+  TensorView(R&& range) noexcept
+      : TensorView(std::ranges::data(range), Shape{static_cast<std::int64_t>(std::ranges::size(range))}) {}
 
   /// A vector, an array or a span is a tensor of rank 1.
   template <std::ranges::contiguous_range R>

@@ -175,7 +175,8 @@ class Arguments {
     if (channels_ == 0 || reporter_.failed()) return nullptr;
     const std::uintptr_t first = address(view.data());
     const auto bytes = static_cast<std::uintptr_t>(channels_) * sizeof(P);
-    const bool is_usual = view.data() != nullptr && first % alignof(P) == 0 && view.strides()[0] == 1 && first + bytes > first;
+    const bool is_usual = channels_ <= batchnorm::detail::most_elements && view.data() != nullptr && first % alignof(P) == 0 &&
+                          view.strides()[0] == 1 && first + bytes > first;
     if (!is_usual && !check_data(name, view)) return nullptr;
     if (view.strides()[0] != 1 && channels_ > 1) {
       fail<ValueError>(std::string(name) + " has stride " + std::to_string(view.strides()[0]) +

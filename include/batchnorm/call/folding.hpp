@@ -290,6 +290,7 @@ std::string out_of_range(std::string_view name, const std::string& where) {
 template <Element T, Element B>
 void check_weights_range(const Layer& layer, const Arguments<T, B>& a) {
   layer.for_each_weight([&](const Position& at, const Channels& joined) {
+    if (layer.failed()) return;
     const std::size_t channel = layer.normalized_of(joined);
     const double weight = widened(a.weights.data()[offset_of(at, a.weights.strides())]), factor = a.factor[channel];
     if (!is_finite(weight) || !is_finite(factor) || !leaves_range<T>(factor * weight)) return;
@@ -318,7 +319,7 @@ void check_bias_range(const Layer& layer, const Arguments<T, B>& a, const std::v
     });
   }
   for (std::size_t o = 0; o < bias.size(); ++o) {
-    if (!is_made_of_finite[o] || !leaves_range<B>(bias[o])) continue;
+    if (layer.failed() || !is_made_of_finite[o] || !leaves_range<B>(bias[o])) continue;
     layer.fail<ValueError>(out_of_range<B>(
         "folded.bias", "in channel " + std::to_string(o) + " it is " + batchnorm::arguments::to_string(bias[o])));
   }

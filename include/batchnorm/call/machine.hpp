@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include <batchnorm/call/machine_tuning.hpp>
 #include <batchnorm/call/reporter.hpp>
 #include <batchnorm/isa.hpp>
 #include <batchnorm/options.hpp>
@@ -19,12 +20,23 @@ inline cpu::Machine machine_of(const CallOptions& call) {
           call.tuning != nullptr ? call.tuning : &machine_tuning()};
 }
 
-/// Whether the call ends here: an argument was found wrong, or it was only to be checked. Where errors are reported, so is a
-/// machine that `machine_of` would refuse. To be asked when all arguments are checked, before anything is written.
-inline bool stops(const Reporter& reporter, const CallOptions& call) {
+/// Whether the call ends here: an argument was found wrong, or it was only to be checked. Where errors are reported, so is an
+/// instruction set that active_isa() would refuse: for calls that need no more of the machine. To be asked when all arguments
+/// are checked, before anything is written.
+inline bool stops_on_this_thread(const Reporter& reporter) {
   if (reporter.reports() && !reporter.failed()) {
-    std::string problem = cpu::problem_of_isa();
-    if (problem.empty() && call.executor == nullptr) problem = batchnorm::detail::default_team.problem();
+    const std::string problem = cpu::problem_of_isa();
+    if (!problem.empty()) reporter.report<ValueError>(problem);
+  }
+  return reporter.stops();
+}
+
+/// The same for calls that need machine_of().
+inline bool stops(const Reporter& reporter, const CallOptions& call) {
+  stops_on_this_thread(reporter);
+  if (reporter.reports() && !reporter.failed()) {
+    std::string problem;
+    if (call.executor == nullptr) problem = batchnorm::detail::default_team.problem();
     if (problem.empty() && call.tuning == nullptr) problem = batchnorm::detail::problem_of_tuning();
     if (!problem.empty()) reporter.report<ValueError>(problem);
   }

@@ -64,15 +64,17 @@ class Reporter {
   bool only_checks_ = false;
 };
 
-/// What is wrong with a call that is given these options, without doing it.
-template <class Call>
-std::optional<Error> checked(const CallOptions& options, const Call& call) {
-  std::optional<Error> error;
-  CallOptions checking = options;
-  checking.error = &error;
-  checking.only_checks = true;
-  static_cast<void>(call(checking));
-  return error;
+/// Options of a call that is only to be checked, and that says in `error` what is wrong.
+inline CallOptions checking(const CallOptions& options, std::optional<Error>& error) noexcept {
+  CallOptions result = options;
+  result.error = &error;
+  result.only_checks = true;
+  return result;
+}
+
+/// Whether a call with these options has done nothing: what it returns is empty then.
+inline bool has_stopped(const CallOptions& options) noexcept {
+  return options.only_checks || (options.error != nullptr && options.error->has_value());
 }
 
 }  // namespace batchnorm::inline BATCHNORM_KERNELS::arguments

@@ -5,6 +5,7 @@
 // (docs/decisions/0012-one-floating-point-mode.md).
 
 #include <batchnorm/vector/config.hpp>
+#include <batchnorm/vector/ordered_accesses.hpp>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -13,10 +14,6 @@
 #endif
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
-
-/// No access to memory is moved across it. Compilers take _Float16 and Eigen::half for types that cannot share memory, but
-/// views are made of both.
-inline void keep_order_of_accesses() noexcept { asm volatile("" ::: "memory"); }
 
 /// While it lives the thread rounds to nearest, keeps subnormal numbers and traps nothing. Then the thread has its own mode
 /// back, and the exception flags as they were.
@@ -28,10 +25,8 @@ class DefaultMode {
 #if defined(__x86_64__)
   DefaultMode() noexcept : own_(_mm_getcsr()) {
     if ((own_ & ~exception_flags) != default_mode) _mm_setcsr(default_mode);
-    keep_order_of_accesses();
   }
   ~DefaultMode() {
-    keep_order_of_accesses();
     if (_mm_getcsr() != own_) _mm_setcsr(own_);
   }
 
@@ -44,12 +39,8 @@ class DefaultMode {
   DefaultMode() noexcept {
     std::fegetenv(&own_);
     std::fesetenv(FE_DFL_ENV);
-    keep_order_of_accesses();
   }
-  ~DefaultMode() {
-    keep_order_of_accesses();
-    std::fesetenv(&own_);
-  }
+  ~DefaultMode() { std::fesetenv(&own_); }
 
  private:
   std::fenv_t own_;
@@ -66,6 +57,7 @@ template <class F>
 template <class F>
 void in_default_mode(const F& f) {
   const DefaultMode mode;
+  const OrderedAccesses ordered;
   call_apart(f);
 }
 

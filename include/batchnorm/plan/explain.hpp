@@ -4,8 +4,10 @@
 // A plan in words.
 
 #include <string>
+#include <string_view>
 
 #include <batchnorm/plan/plan.hpp>
+#include <batchnorm/plan/tuning.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
@@ -55,6 +57,15 @@ inline std::string words_of_walk(const Plan& plan) {
 }
 
 }  // namespace detail
+
+inline std::string_view words_of(MachineKind kind) noexcept {
+  switch (kind) {
+    case MachineKind::complexes: return "complexes of cores";
+    case MachineKind::large_l2: return "a large second-level cache";
+    case MachineKind::unknown: break;
+  }
+  return "an unknown machine";
+}
 
 /// One line; `partition` is null where nothing is summed.
 inline std::string explain(const Plan& plan, const Geometry& geometry, const Partition* partition) {

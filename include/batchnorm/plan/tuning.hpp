@@ -2,15 +2,7 @@
 #pragma once
 
 #include <algorithm>
-#include <charconv>
 #include <cstdint>
-#include <cstdlib>
-#include <string>
-#include <string_view>
-#include <system_error>
-
-#include <batchnorm/detail/numbers.hpp>
-#include <batchnorm/errors.hpp>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -91,18 +83,9 @@ enum class MachineKind {
 constexpr MachineKind kind_of(const CacheSizes& caches) noexcept {
   constexpr std::int64_t mega = std::int64_t{1} << 20;
   if (caches.l2_bytes >= 2 * mega && caches.l3_bytes > 40 * mega) return MachineKind::large_l2;
-  const bool is_complex = caches.l3_bytes >= 16 * mega && caches.l2_bytes > 0 && caches.l2_bytes < 2 * mega;
+  const bool has_small_l2 = caches.l2_bytes > 0 && caches.l2_bytes < 2 * mega;
+  const bool is_complex = has_small_l2 && caches.l3_bytes >= 16 * mega && caches.l3_bytes <= 40 * mega;
   return is_complex ? MachineKind::complexes : MachineKind::unknown;
-}
-
-/// "complexes of cores", "a large second-level cache", "an unknown machine".
-constexpr std::string_view to_string(MachineKind kind) noexcept {
-  switch (kind) {
-    case MachineKind::complexes: return "complexes of cores";
-    case MachineKind::large_l2: return "a large second-level cache";
-    case MachineKind::unknown: break;
-  }
-  return "an unknown machine";
 }
 
 /// The numbers for a machine with these caches: their sizes within what is plausible for one tenant (a virtual machine may
@@ -123,102 +106,7 @@ constexpr Tuning tuning_of(const CacheSizes& caches) noexcept {
   return t;
 }
 
-namespace detail {
-
-/// A member of Tuning by its name.
-struct TuningNumber {
-  std::string_view name;
-  std::int64_t Tuning::*bytes;
-  double Tuning::*share;
-};
-
-inline constexpr TuningNumber tuning_numbers[] = {{"l2_bytes", &Tuning::l2_bytes, nullptr},
-                                                  {"l3_bytes", &Tuning::l3_bytes, nullptr},
-                                                  {"inference_stream_share", nullptr, &Tuning::inference_stream_share},
-                                                  {"training_stream_share", nullptr, &Tuning::training_stream_share},
-                                                  {"plane_group_bytes", &Tuning::plane_group_bytes, nullptr},
-                                                  {"column_group_bytes", &Tuning::column_group_bytes, nullptr},
-                                                  {"reverse_block_bytes", &Tuning::reverse_block_bytes, nullptr},
-                                                  {"serial_bytes", &Tuning::serial_bytes, nullptr},
-                                                  {"sweep_task_bytes", &Tuning::sweep_task_bytes, nullptr}};
-
-/// Reads a whole number from 1 to 2^40, perhaps of K, M or G: false if it is none.
-inline bool read_bytes(std::string_view text, std::int64_t& bytes) noexcept {
-  constexpr std::string_view units = "KMG";
-  const std::size_t unit = text.empty() ? units.npos : units.find(text.back());
-  if (unit != units.npos) text.remove_suffix(1);
-  std::int64_t number = 0;
-  const auto [read, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || read != text.data() + text.size() || number < 1 || number > std::int64_t{1} << 40) return false;
-  if (unit != units.npos) number <<= 10 * (unit + 1);
-  if (number < 1 || number > std::int64_t{1} << 40) return false;
-  bytes = number;
-  return true;
-}
-
-/// Reads a number from 0: false if it is none.
-inline bool read_share(std::string_view text, double& share) noexcept {
-  double number = 0;
-  const auto [read, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || read != text.data() + text.size() || !is_finite_from_0(number)) return false;
-  share = number;
-  return true;
-}
-
-/// Changes what the text "name=value,name=value" names; returns what is wrong with it, or "".
-inline std::string apply_tuning(std::string_view text, Tuning& tuning) {
-  while (!text.empty()) {
-    const std::string_view entry = text.substr(0, text.find(','));
-    text.remove_prefix((std::min)(entry.size() + 1, text.size()));
-    const std::string_view name = entry.substr(0, entry.find('='));
-    const std::string_view value = entry.substr((std::min)(name.size() + 1, entry.size()));
-    const auto refused = [&](std::string_view why) {
-      return std::string("batchnorm: BATCHNORM_TUNING has '").append(entry).append("', ").append(why);
-    };
-    const TuningNumber* found = nullptr;
-    std::string known;
-    for (const TuningNumber& number : tuning_numbers) {
-      if (number.name == name) found = &number;
-      known.append(known.empty() ? "" : ", ").append(number.name);
-    }
-    if (found == nullptr) return refused("known are " + known);
-    if (found->bytes != nullptr && !read_bytes(value, tuning.*(found->bytes))) {
-      return refused("it must be a whole number of bytes from 1 to 2^40, perhaps with K, M or G");
-    }
-    if (found->share != nullptr && !read_share(value, tuning.*(found->share))) {
-      return refused("it must be a number from 0, a share of l3_bytes");
-    }
-  }
-  return {};
-}
-
-inline std::string_view tuning_of_environment() noexcept {
-  const char* text = std::getenv("BATCHNORM_TUNING");
-  return text == nullptr ? "" : text;
-}
-
-/// What machine_tuning() would throw, or "".
-inline std::string problem_of_tuning() {
-  Tuning ignored;
-  return apply_tuning(tuning_of_environment(), ignored);
-}
-
-}  // namespace detail
-
 /// The caches of this machine.
 inline CacheSizes machine_caches() noexcept { return {detail::cache_bytes(2), detail::cache_bytes(3)}; }
-
-/// The numbers of this machine: those of its kind, but for what BATCHNORM_TUNING names when they are first needed,
-/// "plane_group_bytes=512K,inference_stream_share=0.05" for example.
-/// @throws ValueError   BATCHNORM_TUNING cannot be used
-inline const Tuning& machine_tuning() {
-  static const Tuning tuning = [] {
-    Tuning t = tuning_of(machine_caches());
-    const std::string problem = detail::apply_tuning(detail::tuning_of_environment(), t);
-    if (!problem.empty()) detail::fail<ValueError>(problem);
-    return t;
-  }();
-  return tuning;
-}
 
 }  // namespace batchnorm

@@ -279,7 +279,7 @@ void copy_pivots(const Placed<const std::byte>& x, std::int64_t image, std::int6
                  std::int64_t channels, double* to) noexcept {
   const T* values = reinterpret_cast<const T*>(x.at(image, first, position, sizeof(T)));
   std::int64_t c = 0;
-  if constexpr (std::same_as<T, float>) {  // two channels at a time where they are neighbours
+  if constexpr (std::same_as<T, float>) {  // four channels at a time where they are neighbours
     using D = vec<double, 16>;
     const auto pivots = [](const D& v) { return select(is_finite(v), v, D::zero()); };
     for (; x.pitch.channel == 1 && c + 4 <= channels; c += 4) {

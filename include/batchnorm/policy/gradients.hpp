@@ -181,6 +181,7 @@ struct GradientArguments {
 
   /// The gradients of no values are 0.
   void write_empty_batch(std::int64_t channels) const noexcept {
+    const OrderedAccesses ordered;
     for (P* p : {dscale, dbias}) {
       if (p != nullptr) std::fill_n(p, channels, P(0));
     }

@@ -6,6 +6,7 @@
 #include <batchnorm/policy/block_moments.hpp>
 #include <batchnorm/policy/held.hpp>
 #include <batchnorm/policy/pairs.hpp>
+#include <batchnorm/vector/ordered_accesses.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 
@@ -45,6 +46,7 @@ struct ChannelArguments {
 
   /// Batch statistics of no values are 0; running statistics stay as they are.
   void write_empty_batch(std::int64_t channels) const noexcept {
+    const OrderedAccesses ordered;
     for (P* p : {batch_mean[0], batch_mean[1], batch_variance[0], batch_variance[1]}) {
       if (p != nullptr) std::fill_n(p, channels, P(0));
     }
@@ -169,11 +171,12 @@ struct FinalizeChannels {
   BATCHNORM_INLINE void run() const {
     const auto per_value = 1 / static_cast<double>(count);
     ChannelArguments<P> now = to;
+    if (to.momentum == 0) now.running_mean = now.running_variance = nullptr;  // they are neither read nor written
     LastPair<Bytes, P> last;
     for (std::int64_t c = 0, at = 0; c < channels; c += pair_of<Bytes>, at += pair_of<Bytes>) {
       if (channels - c < pair_of<Bytes>) {
         last.begin(c, channels - c);
-        now = to.changed([&](auto* p) __attribute__((always_inline)) { return last.copy_of(p); });
+        now = now.changed([&](auto* p) __attribute__((always_inline)) { return last.copy_of(p); });
         at = 0;
       }
       const auto mean = Pair<Bytes>::load(moments.mean, c, 0.0), variance = variance_of<Bytes>(c, per_value);
@@ -181,7 +184,7 @@ struct FinalizeChannels {
         mean.store(now.batch_mean[k], at);
         variance.store(now.batch_variance[k], at);
       }
-      if (now.running_mean != nullptr && to.momentum != 0) update<Bytes>(now, at, mean, variance);
+      if (now.running_mean != nullptr) update<Bytes>(now, at, mean, variance);
       if (coefficients.array[0] == nullptr) continue;
       store_coefficients<Bytes>(c, mean, variance, Pair<Bytes>::load(now.scale, at, 1.0), Pair<Bytes>::load(now.bias, at, 0.0));
     }

@@ -13,8 +13,10 @@ std::vector<float> normalized(const std::vector<float>& x) {
   std::vector<float> y(x.size());
   const Shape shape{2, 3, 1000};
   const std::vector<float> bias(3, 0.7F);
-  BatchNorm<float>(true)(TensorView<const float>(x.data(), shape), nullptr, bias, nullptr, nullptr,
-                         {.output_x = TensorView<float>(y.data(), shape)});
+  const BatchNorm<float> norm(true);
+  const InputViews<float> in{.x = {x.data(), shape}, .bias = bias};
+  if (norm.check(in, {.output_x = {y.data(), shape}}) || check(norm.options())) return {};
+  norm(in, {.output_x = {y.data(), shape}});
   return y;
 }
 
