@@ -58,7 +58,7 @@ TEST(Tuning, OfComplexesIsWhatWasMeasuredThere) {
     EXPECT_EQ(tuning.l3_bytes, 32 * M);
     EXPECT_EQ(tuning.column_group_bytes, l2 / 2);
     EXPECT_EQ(tuning.plane_group_bytes, 2 * M);
-    EXPECT_EQ(tuning.inference_stream_share, 0.125);
+    EXPECT_EQ(tuning.inference_stream_share, l2 == 1 * M ? 0.25 : 0.125);
     EXPECT_EQ(tuning.training_stream_share, 0.125);
   }
 }
