@@ -210,4 +210,24 @@ TEST(MaskBytes, IsOneBitPerElement) {
   EXPECT_EQ(batchnorm::mask_bytes({0, 64}), 0);
 }
 
+// Rows whose coefficients do not stay in the first-level cache are worked on a few at a time, whatever their length: they share
+// bytes of the mask.
+TYPED_TEST(Mask, OfWideRowsOfAnyLength) {
+  using T = TypeParam;
+  using P = batchnorm::parameter_t<T>;
+  for (const std::int64_t channels : {1503, 1504, 2049, 3001}) {
+    const auto call = ordinary_call<T, P>(Shape{11, channels}, Format::NHWC, false);
+    const Masked<T> got = run_masked(call, Relu{});
+    EXPECT_EQ(got.mask, packed(got.y)) << channels;
+    for (std::int64_t row = 0; row < 11; ++row) {
+      auto alone = call;
+      alone.shape = Shape{1, channels};
+      const auto begin = call.x.begin() + row * channels;
+      alone.x.assign(begin, begin + channels);
+      const std::vector<T> y(got.y.begin() + row * channels, got.y.begin() + (row + 1) * channels);
+      EXPECT_TRUE(same_bits(run_masked(alone, Relu{}).y, y)) << channels << " channels, row " << row;
+    }
+  }
+}
+
 }  // namespace

@@ -119,6 +119,13 @@ TEST(Plan, GroupsThatDoNotDivideAmongFewThreadsAreNotMade) {
   EXPECT_EQ(plan_of<float>({Pass::training, {8, 64, 28, 28}, Format::NCHW, 3}).walk, Walk::sums_operation);
 }
 
+TEST(Plan, WideRowsShareTheirCoefficientsUnlessTheyAreStreamed) {
+  EXPECT_FALSE(plan_of<float>({Pass::inference, {100, 3001}, Format::NHWC}).is_flat);
+  EXPECT_TRUE(plan_of<float>({Pass::inference, {10000, 3001}, Format::NHWC}).is_flat);
+  EXPECT_FALSE(plan_of<float>({Pass::inference, {10000, 3008}, Format::NHWC}).is_flat);
+  EXPECT_TRUE(plan_of<float>({Pass::inference, {100, 1001}, Format::NHWC}).is_flat);
+}
+
 TEST(Plan, TooFewChannelsForAllThreadsGoBlockByBlock) {
   EXPECT_EQ(plan_of<float>({Pass::training, {32, 3, 224, 224}, Format::NCHW, 2}).walk, Walk::sums_operation);
   EXPECT_NE(plan_of<float>({Pass::training, {32, 3, 224, 224}}).walk, Walk::sums_operation);

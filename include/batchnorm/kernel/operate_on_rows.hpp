@@ -17,10 +17,9 @@ namespace batchnorm::inline BATCHNORM_KERNELS::cpu {
 /// positions of all channels. The coefficients hold `period` positions and then the first line_of<T> again; period >=
 /// line_of<T>, or no row is longer than the period.
 ///
-/// Without streaming, a few rows at a time share what is loaded of the coefficients, where their first outputs begin at the
-/// same place of a cache line. Streaming: non-temporal stores of whole cache lines; the first and last line of a row are stored
-/// in part. `ahead` is prefetched into the second-level cache. Kernels that are not `is_tuned` take the rows one by one, and do
-/// not prefetch `ahead`.
+/// Without streaming, a few rows at a time share what is loaded of the coefficients. Streaming: non-temporal stores of whole
+/// cache lines; the first and last line of a row are stored in part. `ahead` is prefetched into the second-level cache. Kernels
+/// that are not `is_tuned` take the rows one by one, and do not prefetch `ahead`.
 template <Element T, class Operation>
 struct OperateOnRows {
   static constexpr int inputs = Operation::inputs;
@@ -71,7 +70,7 @@ struct OperateOnRows {
     constexpr int together = inputs == 1 ? 4 : 2;
     std::int64_t r = 0;
     if constexpr (is_tuned<Bytes>) {
-      if (!streams && out_stride[0] % line_of<T> == 0) {
+      if (!streams) {
         for (; r + together <= rows; r += together) operate_on_rows<Bytes, together>(r, walks);
       }
     }

@@ -105,9 +105,11 @@ inline void plan_operation(const Machine& machine, const SweptShape& of, bool st
   plan.is_reversed = is_reversed && plan.by_rows;
   const std::int64_t task_bytes = plan.is_reversed ? machine.tuning->reverse_block_bytes : machine.task_bytes(of.bytes());
   if (plan.by_rows) {
-    // While the coefficients stay in L1 beside x, one long row is best: it has no ends, and memory is read in order.
+    // While the coefficients stay in L1 beside x, one long row is best: it has no ends, and memory is read in order. Otherwise
+    // a few rows at a time share what is loaded of them (in 0.63 of the time for 100 rows of 3000 channels on Zen 4), but for
+    // non-temporal stores, which want whole lines.
     const std::int64_t columns = g.c * g.s, coefficient_bytes = of.coefficients * columns * of.compute_bytes;
-    plan.is_flat = of.has_dense_rows && (coefficient_bytes <= 16 << 10 || columns % of.line() != 0);
+    plan.is_flat = of.has_dense_rows && (coefficient_bytes <= 16 << 10 || (plan.streams && columns % of.line() != 0));
     plan.period = plan.is_flat ? (std::min)(flat_period(columns), g.n * columns) : columns;
     plan.task_images = (std::max<std::int64_t>)(1, task_bytes / (columns * of.value_bytes));
     plan.tasks = detail::ceiling(g.n, plan.task_images);
