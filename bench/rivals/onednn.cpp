@@ -49,7 +49,8 @@ bool is_backward(Operation operation) { return operation == Operation::backward 
 
 normalization_flags flags_of(Operation operation) {
   normalization_flags flags = normalization_flags::use_scale | normalization_flags::use_shift;
-  if (operation == Operation::inference || operation == Operation::inference_relu) {
+  if (operation == Operation::inference || operation == Operation::inference_relu ||
+      operation == Operation::inference_prepared) {
     flags |= normalization_flags::use_global_stats;
   }
   if (operation == Operation::training_relu || operation == Operation::inference_relu ||

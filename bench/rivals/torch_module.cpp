@@ -170,7 +170,8 @@ class Opened {
 
 bool is_offered(const TorchProblem& problem) {
   const auto operation = static_cast<Operation>(problem.operation);
-  return operation == Operation::training || operation == Operation::inference || operation == Operation::backward;
+  return operation == Operation::training || operation == Operation::inference || operation == Operation::backward ||
+         operation == Operation::inference_prepared;
 }
 
 const TorchTable table{
