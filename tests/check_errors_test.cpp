@@ -30,7 +30,7 @@ using batchnorm::TensorView;
 
 constexpr std::int64_t N = 2, C = 3, S = 4, elements = N * C * S;
 
-/// What calls are given, of one buffer, so that it tells whether anything was written.
+/// What calls are given, of one buffer, which shows whether anything was written.
 struct Given {
   std::vector<float> buffer = std::vector<float>(1000);
   std::vector<std::uint8_t> bits = std::vector<std::uint8_t>(16, 0xAA);

@@ -181,14 +181,10 @@ struct PreparedArrays {
 
 /// The elements of a shape; 0 where it cannot have as many, which is reported.
 inline std::int64_t prepared_elements(const Reporter& reporter, const Shape& shape, std::string_view name) {
-  const batchnorm::detail::ElementCount count = batchnorm::detail::count_elements(shape);
-  if (count.before_name != nullptr) {
-    reporter.fail<ShapeError>(batchnorm::detail::problem_of(count, shape, name));
-  } else if (count.elements > batchnorm::detail::most_elements) {
-    reporter.fail<ShapeError>(std::string(name) + " has more than 2^53 elements or channels");
-    return 0;
-  }
-  return count.elements;
+  const std::int64_t elements = counted(reporter, shape, name);
+  if (elements <= batchnorm::detail::most_elements) return elements;
+  reporter.fail<ShapeError>(std::string(name) + " has more than 2^53 elements or channels");
+  return 0;
 }
 
 /// Values of a plane of that shape where planes are so short that coefficients are kept for positions, otherwise 1.

@@ -5,70 +5,21 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
 #include <batchnorm/activation.hpp>
+#include <batchnorm/call/checks.hpp>
 #include <batchnorm/call/problem.hpp>
 #include <batchnorm/call/region.hpp>
 #include <batchnorm/call/reporter.hpp>
-#include <batchnorm/detail/numbers.hpp>
-#include <batchnorm/options.hpp>
 #include <batchnorm/statistic_view.hpp>
 
 namespace batchnorm::inline BATCHNORM_KERNELS::arguments {
-
-/// The shortest text that reads back as that number: "1.5", "nan", "inf".
-inline std::string to_string(double value) {
-  std::array<char, 32> text;
-  const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
-  return {text.data(), end};
-}
-
-/// "[12, 4, 1]"
-inline std::string to_string(const Strides& strides, int rank) {
-  return batchnorm::to_string(Shape(std::span(strides).first(static_cast<std::size_t>(rank))));
-}
-
-inline void check_epsilon(const Reporter& call, double epsilon) {
-  if (batchnorm::detail::is_from_0_to_1(epsilon) && batchnorm::detail::is_above_0(epsilon)) return;
-  call.fail<ValueError>("epsilon is " + to_string(epsilon) + ", it must be in (0, 1]");
-}
-
-inline void check_options(const Reporter& call, const Options& options) {
-  check_epsilon(call, options.epsilon);
-  if (batchnorm::detail::is_from_0_to_1(options.momentum)) return;
-  call.fail<ValueError>("momentum is " + to_string(options.momentum) + ", it must be in [0, 1]");
-}
-
-/// A statistic that may have been made by hand: its vectors must be of one length.
-inline void check_statistic(const Reporter& call, std::string_view name, std::initializer_list<std::size_t> lengths,
-                            std::int64_t count) {
-  for (const std::size_t length : lengths) {
-    if (length == *lengths.begin()) continue;
-    call.fail<ShapeError>(std::string(name) + " have vectors of " + std::to_string(*lengths.begin()) + " and of " +
-                          std::to_string(length) + " channels, expected one length");
-  }
-  if (count >= 0 && count <= batchnorm::detail::most_elements) return;
-  call.fail<ValueError>(std::string(name) + " have a count of " + std::to_string(count) + ", it must be in [0, 2^53]");
-}
-
-/// The momentum of one call.
-inline double momentum_of(const Reporter& call, const Options& options, const CallOptions& call_options) {
-  const std::int64_t number = call_options.batch_number;
-  if (number < 0) {
-    call.fail<ValueError>("batch_number is " + std::to_string(number) + ", it must be 0 (use momentum) or count from 1");
-  }
-  double momentum = options.momentum;
-  if (number > 0) cpu::in_default_mode([&] { momentum = 1.0 / static_cast<double>(number); });
-  return momentum;
-}
 
 /// The arguments of one call: checks each against x, then all against each other. Where errors are reported, not thrown, x
 /// counts as empty after one that concerns it, and what is found wrong is null.
@@ -112,7 +63,6 @@ class Arguments {
   /// A call without x: only channel vectors.
   Arguments(const Reporter& call, std::int64_t channels) : reporter_(call), channels_(channels) {}
 
-  const Reporter& reporter() const noexcept { return reporter_; }
   std::int64_t channels() const noexcept { return channels_; }
   bool empty() const noexcept { return elements_ == 0; }
   const cpu::Geometry& geometry() const noexcept { return geometry_; }
@@ -128,9 +78,7 @@ class Arguments {
     }
     if (empty() || reporter_.failed()) return {};
     const bool is_as_x = view.strides() == strides_[0];
-    const std::uintptr_t first = address(view.data());
-    const auto bytes = static_cast<std::uintptr_t>(elements_) * sizeof(T);
-    const bool is_usual = is_as_x && is_dense_ && view.data() != nullptr && first % alignof(T) == 0 && first + bytes > first;
+    const bool is_usual = is_as_x && is_dense_ && has_room(view.data(), elements_);
     if (!is_usual && !check_data(name, view)) return {};
     const auto pitch = is_as_x ? pitch_of_x_ : cpu::pitch_in(geometry_, shape_, view.strides(), format_);
     if (!pitch) return refuse_strides(name, view.strides()), cpu::Operand<T>();
@@ -173,10 +121,7 @@ class Arguments {
     if (!view.present()) return nullptr;
     check_vector(name, view.shape());
     if (channels_ == 0 || reporter_.failed()) return nullptr;
-    const std::uintptr_t first = address(view.data());
-    const auto bytes = static_cast<std::uintptr_t>(channels_) * sizeof(P);
-    const bool is_usual = channels_ <= batchnorm::detail::most_elements && view.data() != nullptr && first % alignof(P) == 0 &&
-                          view.strides()[0] == 1 && first + bytes > first;
+    const bool is_usual = view.strides()[0] == 1 && has_room(view.data(), channels_);
     if (!is_usual && !check_data(name, view)) return nullptr;
     if (view.strides()[0] != 1 && channels_ > 1) {
       fail<ValueError>(std::string(name) + " has stride " + std::to_string(view.strides()[0]) +
@@ -262,6 +207,14 @@ class Arguments {
   }
 
  private:
+  /// Whether so many elements, at least one, can lie at p without gaps: a part of what check_data looks at, and fast.
+  template <class T>
+  static bool has_room(const T* p, std::int64_t count) noexcept {
+    const std::uintptr_t first = address(p);
+    return count <= batchnorm::detail::most_elements && p != nullptr && first % alignof(T) == 0 &&
+           first + static_cast<std::uintptr_t>(count) * sizeof(T) > first;
+  }
+
   /// Counts elements and channels of x: whether there can be as many.
   bool has_extents(bool is_present) {
     const auto refuse = [&](const std::string& what) { fail<ShapeError>(std::string(name_of_x_) + what + about_x()); };
@@ -269,15 +222,13 @@ class Arguments {
     if (shape_.rank() < 2 || shape_.rank() > 5) {
       return refuse(" has rank " + std::to_string(shape_.rank()) + ", expected 2 to 5"), false;
     }
-    const batchnorm::detail::ElementCount count = batchnorm::detail::count_elements(shape_);
-    if (count.before_name != nullptr) {
-      return fail<ShapeError>(batchnorm::detail::problem_of(count, shape_, name_of_x_)), false;
-    }
+    const std::int64_t elements = counted(reporter_, shape_, name_of_x_);
+    if (reporter_.failed()) return false;
     const std::int64_t channels = shape_[cpu::channel_axis(shape_, format_)];
-    if ((std::max)(count.elements, channels) > batchnorm::detail::most_elements) {
+    if ((std::max)(elements, channels) > batchnorm::detail::most_elements) {
       return refuse(" has more than 2^53 elements or channels"), false;
     }
-    elements_ = count.elements;
+    elements_ = elements;
     channels_ = channels;
     return true;
   }

@@ -131,23 +131,16 @@ class Layer {
       return fail<ShapeError>("weights has rank " + std::to_string(shape_.rank()) + ", expected 2 to 5 (weights is " +
                               batchnorm::to_string(shape_) + ")");
     }
-    const std::int64_t elements = elements_of(shape_, "weights");
+    const std::int64_t elements = arguments::counted(reporter_, shape_, "weights");
     is_empty_ = elements == 0;
     if (groups_ < 1 || shape_[0] % groups_ != 0) {
       return fail<ValueError>("groups is " + std::to_string(groups_) + ", it must divide " + std::to_string(shape_[0]) +
                               ", the first extent of weights (weights is " + batchnorm::to_string(shape_) + ")");
     }
-    second_channels_ = elements_of(Shape{groups_, shape_[1]}, "[groups, channels of a group]");
+    second_channels_ = arguments::counted(reporter_, Shape{groups_, shape_[1]}, "[groups, channels of a group]");
     if ((std::max)({elements, shape_[0], second_channels_}) > batchnorm::detail::most_elements) {
       fail<ShapeError>("weights has more than 2^53 elements or channels" + about_weights());
     }
-  }
-
-  /// 0 where the shape cannot have as many, which is reported.
-  std::int64_t elements_of(const Shape& shape, std::string_view name) const {
-    const batchnorm::detail::ElementCount count = batchnorm::detail::count_elements(shape);
-    if (count.before_name != nullptr) fail<ShapeError>(batchnorm::detail::problem_of(count, shape, name));
-    return count.elements;
   }
 
   std::int64_t channels(Axis axis) const noexcept { return axis == Axis::first ? shape_[0] : second_channels_; }

@@ -92,18 +92,12 @@ class Region {
   /// Whether this output may be written beside another argument: the two share nothing, or it stands in place of a
   /// replaceable one with the same strides.
   bool may_be_beside(const Region& other) const noexcept {
-    if (end() <= other.begin_ || other.end() <= begin_) return true;
-    return (other.replaceable_ == Replaceable::yes && coincides(other)) || is_disjoint(other);
+    if (is_outside(other)) return true;
+    return (other.replaceable_ == Replaceable::yes && coincides(other)) || shares_nothing(other);
   }
 
   /// Whether the two share no byte. Exact, and the same for both, but for strides that hardly occur: those it may refuse.
-  bool is_disjoint(const Region& other) const noexcept {
-    if (end() <= other.begin_ || other.end() <= begin_) return true;
-    StepSums distances;  // from the other's runs of bytes to this one's, counted from the lowest of each
-    const std::int64_t run = add_runs(distances, true), run_of_other = other.add_runs(distances, false);
-    const auto apart = static_cast<std::int64_t>(other.begin_ - begin_);
-    return !distances.may_be_within(apart - run + 1, apart + run_of_other - 1);
-  }
+  bool is_disjoint(const Region& other) const noexcept { return is_outside(other) || shares_nothing(other); }
 
   /// Whether this is a tensor with the same elements in the same places.
   bool coincides(const Region& other) const noexcept {
@@ -118,6 +112,17 @@ class Region {
     std::int64_t distance() const noexcept { return stride < 0 ? -stride : stride; }
     friend bool operator==(const Axis&, const Axis&) = default;
   };
+
+  /// Whether one ends before the other begins.
+  bool is_outside(const Region& other) const noexcept { return end() <= other.begin_ || other.end() <= begin_; }
+
+  /// is_disjoint() where neither does.
+  bool shares_nothing(const Region& other) const noexcept {
+    StepSums distances;  // from the other's runs of bytes to this one's, counted from the lowest of each
+    const std::int64_t run = add_runs(distances, true), run_of_other = other.add_runs(distances, false);
+    const auto apart = static_cast<std::int64_t>(other.begin_ - begin_);
+    return !distances.may_be_within(apart - run + 1, apart + run_of_other - 1);
+  }
 
   std::span<const Axis> axes() const noexcept { return std::span(axis_).first(axes_); }
 

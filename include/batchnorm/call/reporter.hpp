@@ -35,8 +35,6 @@ class Reporter {
     return result;
   }
 
-  std::string_view call() const noexcept { return call_; }
-
   /// Whether an error has been reported.
   bool failed() const noexcept { return error_ != nullptr && error_->has_value(); }
   /// Whether the call ends when its arguments are checked: for an error, or because the check was all that is wanted.
