@@ -17,6 +17,7 @@
 #include <batchnorm/checkpoint.hpp>
 
 #include "support/buffers.hpp"
+#include "support/file_errors.hpp"
 #include "support/file_size_limit.hpp"
 #include "support/messages.hpp"
 #include "support/npy_files.hpp"
@@ -35,6 +36,8 @@ using batchnorm::half;
 using batchnorm::Parameters;
 using batchnorm::Tensor;
 using npz::Compression;
+using support::ErrorPointer;
+using support::file_error_of;
 using support::message_of;
 using support::read_bytes;
 using support::TemporaryFolder;
@@ -197,7 +200,10 @@ class CheckpointFilesTest : public testing::Test {
 
   template <class P = float>
   std::string refusal(std::optional<std::int64_t> channels = {}) const {
-    return message_of<npy::FileError>([&] { batchnorm::load_npy_folder<P>(folder_.path(), channels); });
+    return file_error_of([&](ErrorPointer error) {
+      const auto layer = batchnorm::load_npy_folder<P>(folder_.path(), {.channels = channels, .error = error});
+      EXPECT_TRUE(error == nullptr || !*error || layer.channels() == 0);
+    });
   }
 
   /// What load_npz says of the same files in an archive.
@@ -208,7 +214,10 @@ class CheckpointFilesTest : public testing::Test {
     const TemporaryFolder other;
     write_bytes(other / "x.npz", support::zip_bytes(entries));
     const std::string begin = "'" + (other / "x.npz").string() + "': ";
-    const std::string message = message_of<npy::FileError>([&] { batchnorm::load_npz<P>(other / "x.npz", channels); });
+    const std::string message = file_error_of([&](ErrorPointer error) {
+      const auto layer = batchnorm::load_npz<P>(other / "x.npz", {.channels = channels, .error = error});
+      EXPECT_TRUE(error == nullptr || !*error || layer.channels() == 0);
+    });
     EXPECT_EQ(message.substr(0, begin.size()), begin);
     return message.substr((std::min)(begin.size(), message.size()));
   }
@@ -356,9 +365,19 @@ TEST(CheckpointTest, WritesNoLayerThatItWouldNotRead) {
   const TemporaryFolder folder;
   Parameters<float> layer(4);
   layer.mean = Tensor<float>(batchnorm::Shape{3});
-  const auto refusal = [&](auto save) { return message_of<batchnorm::ShapeError>([&] { save(layer); }); };
-  const auto as_npz = [&](const Parameters<float>& parameters) { save_npz(folder / "layer.npz", parameters); };
-  const auto as_folder = [&](const Parameters<float>& parameters) { save_npy_folder(folder.path(), parameters); };
+  const auto as_npz = [&](const Parameters<float>& parameters, ErrorPointer error) {
+    save_npz(folder / "layer.npz", parameters, Compression::stored, error);
+  };
+  const auto as_folder = [&](const Parameters<float>& parameters, ErrorPointer error) {
+    save_npy_folder(folder.path(), parameters, error);
+  };
+  const auto refusal = [&](auto save) {
+    const std::string message = message_of<batchnorm::ShapeError>([&] { save(layer, nullptr); });
+    std::optional<batchnorm::Error> error;
+    save(layer, &error);
+    EXPECT_EQ(error, (batchnorm::Error{batchnorm::ErrorKind::shape, message}));
+    return message;
+  };
   EXPECT_EQ(refusal(as_npz), "batchnorm::Parameters: mean is [3], expected is [4]");
   EXPECT_EQ(refusal(as_folder), "batchnorm::Parameters: mean is [3], expected is [4]");
   layer = Parameters<float>(4);
@@ -366,7 +385,7 @@ TEST(CheckpointTest, WritesNoLayerThatItWouldNotRead) {
   EXPECT_EQ(refusal(as_npz), "batchnorm::Parameters: scale is [2, 2], expected is [4]");
   layer = Parameters<float>(4);
   layer.batches = -1;
-  EXPECT_EQ(message_of<batchnorm::ValueError>([&] { as_npz(layer); }),
+  EXPECT_EQ(message_of<batchnorm::ValueError>([&] { as_npz(layer, nullptr); }),
             "batchnorm::Parameters: batches is -1, it must not be negative");
   EXPECT_EQ(support::names_in(folder.path()), std::vector<std::string>{});
 }

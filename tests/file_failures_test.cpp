@@ -18,6 +18,7 @@
 
 #include "support/allocations.hpp"
 #include "support/failing_system_calls.hpp"
+#include "support/file_errors.hpp"
 #include "support/file_size_limit.hpp"
 #include "support/messages.hpp"
 #include "support/temporary_folder.hpp"
@@ -29,6 +30,8 @@ namespace npy = batchnorm::npy;
 namespace npz = batchnorm::npz;
 
 using batchnorm::Parameters;
+using support::ErrorPointer;
+using support::file_error_of;
 using support::message_of;
 using support::read_bytes;
 using support::TemporaryFolder;
@@ -84,7 +87,7 @@ const std::vector<Before> every_before{
 TEST(FileFailuresTest, AFailedRenameOfAnyFileLosesNoOlderOneAndLeavesNothing) {
   for (const auto& [what, make] : every_before) {
     for (const bool without_links : {false, true}) {
-      for (const int error : {ENOSPC}) {
+      for (const bool as_value : {false, true}) {
         long k = 1;
         for (; k < 100; ++k) {
           SCOPED_TRACE(std::string(what) + ", call " + std::to_string(k) + (without_links ? ", no links" : ""));
@@ -92,9 +95,9 @@ TEST(FileFailuresTest, AFailedRenameOfAnyFileLosesNoOlderOneAndLeavesNothing) {
           make(folder.path());
           const Contents before = contents_of(folder.path());
           bool failed = false;
-          const std::string message = message_of<npy::FileError>([&] {
-            const support::FailingRename failing(k, error, without_links);
-            save_npy_folder(folder.path(), layer_of(2));
+          const std::string message = file_error_of(as_value, [&](ErrorPointer error) {
+            const support::FailingRename failing(k, ENOSPC, without_links);
+            save_npy_folder(folder.path(), layer_of(2), error);
             failed = support::FailingRename::has_failed();
           });
           if (message == "<no exception>") {
@@ -121,9 +124,11 @@ TEST(FileFailuresTest, ADirectoryInTheWayOfAnyFileLosesNoOlderOne) {
     std::filesystem::remove(folder / (name + ".npy"));
     std::filesystem::create_directory(folder / (name + ".npy"));
     const Contents before = contents_of(folder.path());
-    EXPECT_EQ(message_of<npy::FileError>([&] { save_npy_folder(folder.path(), layer_of(2)); }),
-              "'" + (folder / (name + ".npy")).string() + "': it cannot be written: it is a directory");
-    EXPECT_EQ(contents_of(folder.path()), before);
+    for (const bool as_value : {false, true}) {
+      EXPECT_EQ(file_error_of(as_value, [&](ErrorPointer error) { save_npy_folder(folder.path(), layer_of(2), error); }),
+                "'" + (folder / (name + ".npy")).string() + "': it cannot be written: it is a directory");
+      EXPECT_EQ(contents_of(folder.path()), before);
+    }
   }
 }
 
@@ -138,7 +143,7 @@ TEST(FileFailuresTest, ADirectoryThatComesBeforePublishingLosesNoOlderFile) {
       std::filesystem::remove(folder / late);
       std::filesystem::create_directory(folder / late);
       const support::FailingRename links(0, 0, without_links);
-      EXPECT_EQ(message_of<npy::FileError>([&] { files.publish(); }),
+      EXPECT_EQ(file_error_of(without_links, [&](ErrorPointer error) { files.publish(error); }),
                 "'" + (folder / late).string() + "': it cannot be written: it is a directory");
       Contents expected{{"a.npy", "older a.npy"}, {"b.npy", "older b.npy"}, {"c.npy", "older c.npy"}};
       expected[late] = "<directory>";
@@ -149,15 +154,18 @@ TEST(FileFailuresTest, ADirectoryThatComesBeforePublishingLosesNoOlderFile) {
 
 TEST(FileFailuresTest, AFileThatIsAddedTwiceFallsBackToTheOldest) {
   for (const long k : {7, 8, 9}) {  // the renamings, after 1 + 2 + 3 attempts to link
-    const TemporaryFolder folder;
-    write_bytes(folder / "a.npy", "older");
-    npy::StagedFiles files;
-    for (const char* data : {"abcd", "efgh", "ijkl"}) files.add(folder / "a.npy", two_halves, bytes_of(data));
-    {
-      const support::FailingRename failing(k, EIO);
-      EXPECT_THROW(files.publish(), npy::FileError) << k;
+    for (const bool as_value : {false, true}) {
+      const TemporaryFolder folder;
+      write_bytes(folder / "a.npy", "older");
+      npy::StagedFiles files;
+      for (const char* data : {"abcd", "efgh", "ijkl"}) files.add(folder / "a.npy", two_halves, bytes_of(data));
+      const std::string message = file_error_of(as_value, [&](ErrorPointer error) {
+        const support::FailingRename failing(k, EIO);
+        files.publish(error);
+      });
+      EXPECT_EQ(message, "'" + (folder / "a.npy").string() + "': it cannot be written: Input/output error") << k;
+      EXPECT_EQ(contents_of(folder.path()), (Contents{{"a.npy", "older"}})) << k;
     }
-    EXPECT_EQ(contents_of(folder.path()), (Contents{{"a.npy", "older"}})) << k;
   }
 }
 
@@ -183,8 +191,10 @@ TEST(FileFailuresTest, AFolderThatBecomesReadOnlyKeepsItsFiles) {
   const Contents before = contents_of(folder.path());
   ASSERT_EQ(chmod(folder.path().c_str(), 0555), 0);
   ASSERT_EQ(seteuid(65534), 0);
-  const std::string folder_error = message_of<npy::FileError>([&] { save_npy_folder(folder.path(), layer_of(2)); });
-  const std::string archive_error = message_of<npy::FileError>([&] { save_npz(folder / "layer.npz", layer_of(2)); });
+  const std::string folder_error =
+      file_error_of(false, [&](ErrorPointer error) { save_npy_folder(folder.path(), layer_of(2), error); });
+  const std::string archive_error = file_error_of(
+      true, [&](ErrorPointer error) { save_npz(folder / "layer.npz", layer_of(2), npz::Compression::stored, error); });
   ASSERT_EQ(seteuid(0), 0);
   EXPECT_EQ(folder_error, "'" + (folder / "scale.npy").string() + "': it cannot be written: Permission denied");
   EXPECT_EQ(archive_error, "'" + (folder / "layer.npz").string() + "': it cannot be written: Permission denied");
@@ -192,18 +202,21 @@ TEST(FileFailuresTest, AFolderThatBecomesReadOnlyKeepsItsFiles) {
 }
 
 TEST(FileFailuresTest, NoSizeOfADiskMakesASaveLoseWhatWasThere) {
-  for (rlim_t size = 0; size < 900; size += 90) {
+  for (rlim_t size = 0; size < 1800; size += 90) {
+    const bool as_value = size >= 900;
     const TemporaryFolder folder;
     save_npy_folder(folder.path(), layer_of(1));
     for (const char* name : {"layer.npz", "small.npz"}) save_npz(folder / name, layer_of(1));
     const Contents before = contents_of(folder.path());
     std::string folder_error, archive_error, deflated_error;
     {
-      const support::FileSizeLimit limit(size);
-      folder_error = message_of<npy::FileError>([&] { save_npy_folder(folder.path(), layer_of(2)); });
-      archive_error = message_of<npy::FileError>([&] { save_npz(folder / "layer.npz", layer_of(2)); });
-      deflated_error =
-          message_of<npy::FileError>([&] { save_npz(folder / "small.npz", layer_of(2), npz::Compression::deflated); });
+      const support::FileSizeLimit limit(size % 900);
+      folder_error = file_error_of(as_value, [&](ErrorPointer error) { save_npy_folder(folder.path(), layer_of(2), error); });
+      archive_error = file_error_of(
+          as_value, [&](ErrorPointer error) { save_npz(folder / "layer.npz", layer_of(2), npz::Compression::stored, error); });
+      deflated_error = file_error_of(as_value, [&](ErrorPointer error) {
+        save_npz(folder / "small.npz", layer_of(2), npz::Compression::deflated, error);
+      });
     }
     const Contents after = contents_of(folder.path());
     EXPECT_EQ(after.size(), before.size());

@@ -148,7 +148,8 @@ class Budget {
 /// What reading a file gives: bytes that stand for all that was read, or nothing where it is refused.
 using Outcome = std::optional<std::string>;
 
-/// Reads changed files as `read` does, which returns what it read.
+/// Reads changed files by read(path, error), which returns what it read; errors are thrown where `error` is null. Both ways of
+/// reporting an error must agree.
 template <class Read>
 void fuzz(const std::vector<std::string>& corpus, std::size_t bytes_per_byte, long files, Read read) {
   const TemporaryFolder folder;
@@ -158,10 +159,16 @@ void fuzz(const std::vector<std::string>& corpus, std::size_t bytes_per_byte, lo
   long accepted = 0;
   std::string bytes;
   const auto outcome_of = [&](bool must_be_right) -> Outcome {
+    std::optional<batchnorm::Error> error{{batchnorm::ErrorKind::shape, "that of an earlier call"}};
+    const std::string as_value = read(path, &error);
     try {
-      return read(path);
-    } catch (const npy::FileError& error) {
-      EXPECT_FALSE(must_be_right) << error.what();
+      Outcome outcome = read(path, nullptr);
+      EXPECT_EQ(error, std::nullopt) << error->message;
+      EXPECT_EQ(outcome, as_value);
+      return outcome;
+    } catch (const npy::FileError& thrown) {
+      EXPECT_FALSE(must_be_right) << thrown.what();
+      EXPECT_EQ(error, (batchnorm::Error{batchnorm::ErrorKind::file, thrown.what()}));
       return {};
     }
   };
@@ -209,10 +216,14 @@ std::vector<std::string> stored_files(const std::string& folder, const std::stri
   return files;
 }
 
+using Error = std::optional<batchnorm::Error>;
+
+bool has_failed(const Error* error) { return error != nullptr && error->has_value(); }
+
 template <class Array>
-std::string read_all(Array& array) {
+std::string read_all(Array& array, Error* error) {
   std::string data(static_cast<std::size_t>(array.byte_count()), '\0');
-  array.read(std::as_writable_bytes(std::span(data)));
+  array.read(std::as_writable_bytes(std::span(data)), error);
   return npy::format_header(array.header()) + data;
 }
 
@@ -223,9 +234,9 @@ TEST(FileFuzzTest, ChangedNpyFilesAreReadOrRefused) {
     const std::string order = std::string_view(shape) == "(2, 3)" ? "False" : "True";
     corpus.push_back(support::npy_bytes("{'descr': '<f4', 'fortran_order': " + order + ", 'shape': " + shape + ", }", data));
   }
-  fuzz(corpus, 64, 2000, [](const std::filesystem::path& path) {
-    npy::Reader reader(path);
-    return read_all(reader);
+  fuzz(corpus, 64, 2000, [](const std::filesystem::path& path, Error* error) {
+    npy::Reader reader(path, error);
+    return has_failed(error) ? "" : read_all(reader, error);
   });
 }
 
@@ -245,12 +256,14 @@ std::vector<std::string> archives() {
 }
 
 TEST(FileFuzzTest, ChangedNpzFilesAreReadOrRefused) {
-  fuzz(archives(), deflate_ratio + 20, 1200, [](const std::filesystem::path& path) {
-    const npz::Reader archive(path);
+  fuzz(archives(), deflate_ratio + 20, 1200, [](const std::filesystem::path& path, Error* error) {
+    const npz::Reader archive(path, error);
     std::string all;
     for (const std::string& name : archive.names()) {
-      npz::Array array = archive.open(name);
-      all += std::to_string(name.size()) + name + std::to_string(std::hash<std::string>()(read_all(array)));
+      npz::Array array = archive.open(name, error);
+      if (has_failed(error)) break;
+      all += std::to_string(name.size()) + name + std::to_string(std::hash<std::string>()(read_all(array, error)));
+      if (has_failed(error)) break;
     }
     return all;
   });
@@ -278,14 +291,16 @@ std::vector<std::string> layers() {
 }
 
 TEST(FileFuzzTest, ChangedCheckpointsAreReadOrRefused) {
-  fuzz(layers(), deflate_ratio + 20, 1000,
-       [](const std::filesystem::path& path) { return text_of(batchnorm::load_npz<float>(path)); });
+  fuzz(layers(), deflate_ratio + 20, 1000, [](const std::filesystem::path& path, Error* error) {
+    return text_of(batchnorm::load_npz<float>(path, {.error = error}));
+  });
 }
 
 TEST(FileFuzzTest, ChangedCheckpointsAreConvertedOrRefused) {
-  fuzz(layers(), 5 * deflate_ratio + 20, 600, [](const std::filesystem::path& path) {
-    return text_of(batchnorm::load_npz<double>(path, {.convert = true})) +
-           text_of(batchnorm::load_npz<batchnorm::half>(path, {.convert = true}));
+  fuzz(layers(), 5 * deflate_ratio + 20, 600, [](const std::filesystem::path& path, Error* error) {
+    const std::string wide = text_of(batchnorm::load_npz<double>(path, {.convert = true, .error = error}));
+    if (has_failed(error)) return wide;
+    return wide + text_of(batchnorm::load_npz<batchnorm::half>(path, {.convert = true, .error = error}));
   });
 }
 

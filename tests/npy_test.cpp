@@ -14,6 +14,7 @@
 
 #include <batchnorm/npy/npy.hpp>
 
+#include "support/file_errors.hpp"
 #include "support/file_size_limit.hpp"
 #include "support/npy_files.hpp"
 #include "support/temporary_folder.hpp"
@@ -22,6 +23,8 @@ namespace {
 
 namespace npy = batchnorm::npy;
 
+using support::ErrorPointer;
+using support::file_error_of;
 using support::npy_bytes;
 using support::read_bytes;
 using support::TemporaryFolder;
@@ -58,14 +61,11 @@ std::string matrix_file() { return npy_bytes("{'descr': '<f4', 'fortran_order': 
 
 /// Why the file is refused: the message after its name. Empty when it is not refused.
 std::string refusal(const std::filesystem::path& path) {
-  try {
-    npy::Reader reader(path);
-    return "";
-  } catch (const npy::FileError& error) {
-    const std::string message = error.what(), begin = "'" + path.string() + "': ";
-    EXPECT_EQ(message.substr(0, begin.size()), begin);
-    return message.substr(std::min(begin.size(), message.size()));
-  }
+  const std::string message = file_error_of([&](ErrorPointer error) { npy::Reader reader(path, error); });
+  if (message == "<no exception>") return "";
+  const std::string begin = "'" + path.string() + "': ";
+  EXPECT_EQ(message.substr(0, begin.size()), begin);
+  return message.substr(std::min(begin.size(), message.size()));
 }
 
 std::string refusal_of_bytes(std::string_view bytes) {
@@ -358,12 +358,9 @@ TEST(NpyWriterTest, LeavesTheUnfinishedFileOfAnotherWriterAlone) {
 
 /// What the FileError of writing to that path says.
 std::string write_refusal(const std::filesystem::path& path, std::span<const std::byte> data) {
-  try {
-    npy::write(path, {npy::Type::float16, {static_cast<std::int64_t>(data.size() / 2)}}, data);
-    return "";
-  } catch (const npy::FileError& error) {
-    return error.what();
-  }
+  return file_error_of([&](ErrorPointer error) {
+    npy::write(path, {npy::Type::float16, {static_cast<std::int64_t>(data.size() / 2)}}, data, error);
+  });
 }
 
 TEST(NpyWriterTest, SaysWhyAFileCannotBeWritten) {

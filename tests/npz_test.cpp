@@ -19,6 +19,7 @@
 #include <batchnorm/npz/reader.hpp>
 #include <batchnorm/npz/writer.hpp>
 
+#include "support/file_errors.hpp"
 #include "support/file_size_limit.hpp"
 #include "support/messages.hpp"
 #include "support/npy_files.hpp"
@@ -31,6 +32,8 @@ namespace {
 namespace npy = batchnorm::npy;
 namespace npz = batchnorm::npz;
 
+using support::ErrorPointer;
+using support::file_error_of;
 using support::little_endian;
 using support::message_of;
 using support::read_bytes;
@@ -45,11 +48,15 @@ const std::filesystem::path stored_folder = std::filesystem::path(BATCHNORM_TEST
 const npy::Header three_floats{npy::Type::float32, {3}};
 const npy::Header whole_number{npy::Type::int64, {}};
 
+std::string read_array(npz::Array& array, ErrorPointer error = nullptr) {
+  std::string data(static_cast<std::size_t>(array.byte_count()), '\0');
+  array.read(std::as_writable_bytes(std::span(data)), error);
+  return data;
+}
+
 std::string read_array(const npz::Reader& archive, const std::string& name) {
   npz::Array array = archive.open(name);
-  std::string data(static_cast<std::size_t>(array.byte_count()), '\0');
-  array.read(std::as_writable_bytes(std::span(data)));
-  return data;
+  return read_array(array);
 }
 
 template <class T>
@@ -108,19 +115,24 @@ TEST(NpzReaderTest, KeepsSeveralArraysOpenAtOnceAndLongerThanItself) {
 /// An archive whose bytes are given.
 class NpzBytesTest : public testing::Test {
  protected:
-  npz::Reader open(const std::string& bytes) {
+  npz::Reader open(const std::string& bytes, ErrorPointer error = nullptr) {
     // A new file each time: some file systems write a file that is overwritten to the disk at once, which takes its time.
     std::filesystem::remove(path());
     write_bytes(path(), bytes);
-    return npz::Reader(path());
+    return npz::Reader(path(), error);
   }
 
   /// Why the archive is refused when it is opened and its arrays are read: the message after the file's name, empty when it is
   /// not refused.
   std::string refusal(const std::string& bytes) {
-    const std::string message = message_of<npy::FileError>([&] {
-      const npz::Reader archive = open(bytes);
-      for (const std::string& name : archive.names()) read_array(archive, name);
+    const std::string message = file_error_of([&](ErrorPointer error) {
+      const auto failed = [&] { return error != nullptr && error->has_value(); };
+      const npz::Reader archive = open(bytes, error);
+      for (const std::string& name : archive.names()) {
+        npz::Array array = archive.open(name, error);
+        if (!failed()) read_array(array, error);
+        if (failed()) return;
+      }
     });
     if (message == "<no exception>") return "";
     const std::string begin = "'" + path().string() + "': ";
@@ -572,7 +584,7 @@ TEST(NpzWriterTest, RefusesWhatCannotBeAddedAndGoesOn) {
   const TemporaryFolder folder;
   npz::Writer archive(folder / "x.npz");
   const auto refusal = [&](std::string_view name, const npy::Header& header, std::span<const std::byte> data) {
-    return message_of<npy::FileError>([&] { archive.add(name, header, data); });
+    return file_error_of([&](ErrorPointer error) { archive.add(name, header, data, error); });
   };
   const std::string begin = "'" + (folder / "x.npz").string() + "': array ";
   const auto number = bytes_of("01234567");
@@ -583,6 +595,8 @@ TEST(NpzWriterTest, RefusesWhatCannotBeAddedAndGoesOn) {
   EXPECT_EQ(refusal("new\nline", whole_number, number), begin + "'new?line'" + bad_name);
   EXPECT_EQ(refusal("\xc3\xa4", whole_number, number), begin + "'?\?'" + bad_name);
   EXPECT_EQ(refusal(std::string(65532, 'n'), whole_number, number), begin + "'" + std::string(200, 'n') + "...'" + bad_name);
+  EXPECT_EQ(refusal("b", {npy::Type::float64, {std::int64_t{1} << 62}}, number),
+            begin + "'b': its shape (4611686018427387904,) has more than 2^63 - 1 bytes");
   EXPECT_EQ(refusal("b", three_floats, number),
             begin + "'b' cannot be added: shape (3,) of float32 takes 12 bytes, given are 8");
   archive.add(std::string(65531, 'n'), whole_number, number);
@@ -622,7 +636,7 @@ TEST(NpzWriterTest, RefusesMoreArraysThanTheDirectoryCanCount) {
   const TemporaryFolder folder;
   npz::Writer archive(folder / "x.npz");
   for (int i = 0; i < 65535; ++i) archive.add(std::to_string(i), whole_number, bytes_of("01234567"));
-  EXPECT_EQ(message_of<npy::FileError>([&] { archive.add("one more", whole_number, bytes_of("01234567")); }),
+  EXPECT_EQ(file_error_of([&](ErrorPointer error) { archive.add("one more", whole_number, bytes_of("01234567"), error); }),
             "'" + (folder / "x.npz").string() + "': array 'one more' cannot be added: there are 65535 already");
   archive.publish();
   const npz::Reader reader(folder / "x.npz");
@@ -633,7 +647,7 @@ TEST(NpzWriterTest, RefusesMoreArraysThanTheDirectoryCanCount) {
 TEST(NpzWriterTest, SaysWhyAFileCannotBeWritten) {
   const TemporaryFolder folder;
   const auto refusal = [](const std::filesystem::path& path) {
-    return message_of<npy::FileError>([&] { npz::Writer archive(path); });
+    return file_error_of([&](ErrorPointer error) { npz::Writer archive(path, npz::Compression::stored, error); });
   };
   EXPECT_EQ(refusal(folder.path()), "'" + folder.path().string() + "': it cannot be written: it is a directory");
   const std::string orphan = folder / "missing" / "x.npz";
@@ -653,8 +667,10 @@ TEST(NpzWriterTest, LeavesNothingWhenTheDiskIsFull) {
     });
     npz::Writer archive(folder / "x.npz");
     const std::string data = noise(1000000);
-    on_the_way = message_of<npy::FileError>([&] { archive.add("a", {npy::Type::float16, {500000}}, bytes_of(data)); });
-    afterwards = message_of<npy::FileError>([&] { archive.publish(); });
+    on_the_way = file_error_of(true, [&](ErrorPointer error) {
+      archive.add("a", {npy::Type::float16, {500000}}, bytes_of(data), error);
+    });
+    afterwards = file_error_of([&](ErrorPointer error) { archive.publish(error); });
   }
   EXPECT_EQ(at_end, begin + "File too large");
   EXPECT_EQ(on_the_way, begin + "File too large");

@@ -15,7 +15,7 @@
 #include <batchnorm/parameters.hpp>
 
 /// @file
-/// Parameters in NumPy's files. Not part of batchnorm.hpp, as it needs zlib (and exceptions); with CMake:
+/// Parameters in NumPy's files. Not part of batchnorm.hpp, as it needs zlib; with CMake:
 ///
 ///     find_package(batchnorm 0.1 CONFIG REQUIRED COMPONENTS checkpoint)
 ///     target_link_libraries(program PRIVATE batchnorm::checkpoint)
@@ -42,16 +42,26 @@
 /// A file is data from outside; whatever is in it, reading ends with the values that were written or with an error, and takes
 /// no more memory than about 1032 times the file (the most that deflate saves), with a conversion five times that. Files are
 /// written whole or not at all: a call that fails leaves what was there.
+///
+/// Errors are thrown, or stored in an std::optional<Error> that the caller names (`error`, LoadOptions::error), empty after a
+/// call that succeeds:
+///
+///     std::optional<Error> error;
+///     const auto layer = load_npz<float>("layer.npz", {.error = &error});
+///     if (error) return report(error->message);
 
 namespace batchnorm {
 
-/// Adds a layer to an archive; "" stands for the one layer of an archive that has no other. After an exception the archive is
-/// as it was, as it is after npz::Writer::add.
+/// Adds a layer to an archive; "" stands for the one layer of an archive that has no other. After an error the archive is as
+/// it was, as it is after npz::Writer::add.
+///
+///   error   if given, takes the error instead of a throw
 /// @throws ShapeError       the four tensors are not all [C]
 /// @throws ValueError       batches is negative
 /// @throws npy::FileError   the archive has this layer already, or cannot be written
 template <Element P>
-void add_parameters(npz::Writer& archive, std::string_view layer, const Parameters<P>& parameters);
+void add_parameters(npz::Writer& archive, std::string_view layer, const Parameters<P>& parameters,
+                    std::optional<Error>* error = nullptr);
 
 /// Reads a layer from an archive; "" stands for names without one. Without `channels` any C will do.
 /// @throws npy::FileError   an array is missing, has another type or shape than expected, or cannot be read; the message names
@@ -69,10 +79,12 @@ template <Element P>
 Parameters<P> read_parameters(const npz::Reader& archive, std::string_view layer, const LoadOptions& options);
 
 /// Writes a .npz file of one layer.
+///
+///   error   if given, takes the error instead of a throw
 /// @throws ShapeError, ValueError, npy::FileError   as add_parameters does
 template <Element P>
 void save_npz(const std::filesystem::path& path, const Parameters<P>& parameters,
-              npz::Compression compression = npz::Compression::stored);
+              npz::Compression compression = npz::Compression::stored, std::optional<Error>* error = nullptr);
 
 /// Reads a .npz file of one layer.
 /// @throws npy::FileError, std::bad_alloc   as read_parameters does, or the file is not a .npz file
@@ -86,9 +98,12 @@ Parameters<P> load_npz(const std::filesystem::path& path, const LoadOptions& opt
 
 /// Writes scale.npy, bias.npy, mean.npy, variance.npy and batches.npy into a folder, which must exist. They appear when all are
 /// written; when one cannot be, older ones are as they were.
+///
+///   error   if given, takes the error instead of a throw
 /// @throws ShapeError, ValueError, npy::FileError   as add_parameters does
 template <Element P>
-void save_npy_folder(const std::filesystem::path& folder, const Parameters<P>& parameters);
+void save_npy_folder(const std::filesystem::path& folder, const Parameters<P>& parameters,
+                     std::optional<Error>* error = nullptr);
 
 /// Reads the same five files.
 /// @throws npy::FileError, std::bad_alloc   as read_parameters does
@@ -103,10 +118,12 @@ Parameters<P> load_npy_folder(const std::filesystem::path& folder, const LoadOpt
 // ----------------------------------------------------------------------------------------------------------------------------
 
 template <Element P>
-void add_parameters(npz::Writer& archive, std::string_view layer, const Parameters<P>& parameters) {
+void add_parameters(npz::Writer& archive, std::string_view layer, const Parameters<P>& parameters,
+                    std::optional<Error>* error) {
+  if (!detail::check_parameters(parameters, error)) return;
   detail::write_parameters(parameters, [&](auto arrays) {
     for (npz::NewArray& array : arrays) array.name = detail::array_name(layer, array.name);
-    archive.add(arrays);
+    archive.add(arrays, error);
   });
 }
 
@@ -117,14 +134,17 @@ Parameters<P> read_parameters(const npz::Reader& archive, std::string_view layer
 
 template <Element P>
 Parameters<P> read_parameters(const npz::Reader& archive, std::string_view layer, const LoadOptions& options) {
-  return detail::read_parameters<P>(detail::ArchiveLayer{archive, layer}, options);
+  return detail::read_parameters<P>(detail::ArchiveLayer{archive, layer}, options,
+                                    npy::detail::FileReporter(archive.path(), options.error));
 }
 
 template <Element P>
-void save_npz(const std::filesystem::path& path, const Parameters<P>& parameters, npz::Compression compression) {
-  npz::Writer archive(path, compression);
-  add_parameters(archive, "", parameters);
-  archive.publish();
+void save_npz(const std::filesystem::path& path, const Parameters<P>& parameters, npz::Compression compression,
+              std::optional<Error>* error) {
+  const auto failed = [&] { return error != nullptr && error->has_value(); };
+  npz::Writer archive(path, compression, error);
+  if (!failed()) add_parameters(archive, "", parameters, error);
+  if (!failed()) archive.publish(error);
 }
 
 template <Element P>
@@ -134,16 +154,24 @@ Parameters<P> load_npz(const std::filesystem::path& path, std::optional<std::int
 
 template <Element P>
 Parameters<P> load_npz(const std::filesystem::path& path, const LoadOptions& options) {
-  return read_parameters<P>(npz::Reader(path), "", options);
+  const npy::detail::FileReporter report(path, options.error);
+  const npz::Reader archive(report);
+  if (report.failed()) return Parameters<P>(0);
+  return detail::read_parameters<P>(detail::ArchiveLayer{archive, ""}, options, report);
 }
 
 template <Element P>
-void save_npy_folder(const std::filesystem::path& folder, const Parameters<P>& parameters) {
+void save_npy_folder(const std::filesystem::path& folder, const Parameters<P>& parameters, std::optional<Error>* error) {
+  if (!detail::check_parameters(parameters, error)) return;
   npy::StagedFiles files;
+  const npy::detail::FileReporter report(folder, error);
   detail::write_parameters(parameters, [&](const auto& arrays) {
-    for (const npz::NewArray& array : arrays) files.add(folder / (array.name + ".npy"), array.header, array.data);
+    for (const npz::NewArray& array : arrays) {
+      files.add(array.header, array.data, report.of_file(folder / (array.name + ".npy")));
+      if (report.failed()) return;
+    }
   });
-  files.publish();
+  if (!report.failed()) files.publish(report);
 }
 
 template <Element P>
@@ -153,7 +181,7 @@ Parameters<P> load_npy_folder(const std::filesystem::path& folder, std::optional
 
 template <Element P>
 Parameters<P> load_npy_folder(const std::filesystem::path& folder, const LoadOptions& options) {
-  return detail::read_parameters<P>(detail::FolderLayer{folder}, options);
+  return detail::read_parameters<P>(detail::FolderLayer{folder}, options, npy::detail::FileReporter(folder, options.error));
 }
 
 }  // namespace batchnorm

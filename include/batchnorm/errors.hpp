@@ -24,13 +24,14 @@ class ValueError : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
-/// Which of the two an Error would be as an exception.
+/// Which exception an Error would be.
 enum class ErrorKind {
   shape,  ///< ShapeError
-  value   ///< ValueError
+  value,  ///< ValueError
+  file    ///< npy::FileError
 };
 
-/// What is wrong with the arguments of a call, as a value: check() and CallOptions::error give it.
+/// What is wrong with a call, as a value: check(), CallOptions::error and the functions that read and write files give it.
 struct Error {
   ErrorKind kind = ErrorKind::value;  ///< the exception that would be thrown
   std::string message;                ///< its text: names the call, the argument, what was expected and what was got
@@ -54,14 +55,19 @@ inline void set_error_handler(ErrorHandler handler) noexcept { detail::error_han
 namespace detail {
 
 /// Every error of the library leaves through here, but for those that a caller wants as values.
-template <class Error>
-[[noreturn]] void fail(const std::string& message) {
+template <class Exception>
+[[noreturn]] void raise(const Exception& exception) {
 #if defined(__cpp_exceptions)
-  throw Error(message);
+  throw exception;
 #else
-  if (const ErrorHandler handler = error_handler.load()) handler(message.c_str());
+  if (const ErrorHandler handler = error_handler.load()) handler(exception.what());
   std::abort();
 #endif
+}
+
+template <class Exception>
+[[noreturn]] void fail(const std::string& message) {
+  raise(Exception(message));
 }
 
 }  // namespace detail

@@ -9,6 +9,8 @@
 #include <string>
 #include <string_view>
 
+#include <batchnorm/errors.hpp>
+
 namespace batchnorm {
 
 /// What the five arrays of a layer are called. "" stands for an array that the file lacks: a new layer's values take its
@@ -49,6 +51,7 @@ struct LoadOptions {
   ParameterNames names{};                  ///< what they are called
   bool convert = false;                    ///< whether values are converted from other types
   std::optional<std::int64_t> channels{};  ///< C; without it any will do
+  std::optional<Error>* error = nullptr;   ///< if given, takes the error instead of a throw; the layer then has no channels
 };
 
 }  // namespace batchnorm

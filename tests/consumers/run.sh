@@ -106,6 +106,9 @@ mixed_processors() {
     "$1" "$folder/second.o" "$folder/first.o" -pthread -o "$folder/program" && "$folder/program"
 }
 no_exceptions() { compile "$1" c++20 -fno-exceptions -fno-rtti "${headers[@]}" -Werror $flags/without_exceptions.cpp; }
+files_without_exceptions() {
+  compile "$1" c++20 -fno-exceptions -fno-rtti "${headers[@]}" -Werror $flags/files_without_exceptions.cpp -lz
+}
 checkpoint_warnings() {
   compile "$1" c++20 -O3 -isystem include -isystem /usr/include/eigen3 -Werror $flags/checkpoint_alone.cpp -lz
 }
@@ -127,7 +130,8 @@ table=(
   "debian_package clang++" "pkg_config g++" "subdirectory g++" "fetched clang++"
   "eigen_5_installed g++" "eigen_5_subdirectory clang++" "checkpoint_installed $both" "checkpoint_subdirectory clang++"
   "checkpoint_warnings $both" "compiled_installed $both" "compiled_shared $both" "compiled_subdirectory g++"
-  "compiled_pkg_config g++" "adapters_installed $both" "mixed_processors $both" "no_exceptions $both" "fast_math $both"
+  "compiled_pkg_config g++" "adapters_installed $both" "mixed_processors $both" "no_exceptions $both"
+  "files_without_exceptions $both" "fast_math $both"
 )
 skipped=()
 if command -v mpicxx > /dev/null; then

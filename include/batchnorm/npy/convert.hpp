@@ -7,6 +7,7 @@
 #include <concepts>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -55,29 +56,46 @@ inline std::string number_text(double value) {
 
 /// The data of an open array whose elements are Source, each as T.
 template <Element T, class Source, class Array>
-Tensor<T> read_as(Array& array, const Shape& shape) {
+Tensor<T> read_as(Array& array, const Shape& shape, const FileReporter& report) {
   std::vector<Source> values(static_cast<std::size_t>(array.byte_count()) / sizeof(Source));
-  array.read(std::as_writable_bytes(std::span(values)));
+  array.read(std::as_writable_bytes(std::span(values)), report);
+  if (report.failed()) return {};
   Tensor<T> tensor(shape);
   const auto refuse = [&](std::int64_t i, const std::string& value, const std::string& why) {
-    array.fail("its value " + std::to_string(i) + " is " + value + why);
+    report.fail("its value " + std::to_string(i) + " is " + value + why);
+    return Tensor<T>();
   };
   for (std::int64_t i = 0; i < tensor.size(); ++i) {
     const Source& source = values[static_cast<std::size_t>(i)];
     double value = 0;
     if constexpr (std::same_as<Source, std::int64_t>) {
       constexpr std::int64_t largest = std::int64_t{1} << 53;
-      if (source < -largest || source > largest) refuse(i, std::to_string(source), ", a whole number of more than 53 bits");
+      if (source < -largest || source > largest)
+        return refuse(i, std::to_string(source), ", a whole number of more than 53 bits");
       value = static_cast<double>(source);
     } else {
       value = widened(source);
     }
     tensor[i] = rounded<T>(value);
     if (is_finite(value) && !is_finite(widened(tensor[i]))) {
-      refuse(i, number_text(value), ", beyond the range of " + std::string(element_name<T>()));
+      return refuse(i, number_text(value), ", beyond the range of " + std::string(element_name<T>()));
     }
   }
   return tensor;
+}
+
+template <Element T, class Array>
+Tensor<T> read_converted(Array& array, const FileReporter& report) {
+  const Shape shape{std::span(array.header().shape)};
+  const Type type = array.header().type;
+  if (type == type_of<T>() && !std::same_as<T, bfloat16>) return detail::read_tensor<T>(array, report);
+  switch (type) {
+    case Type::float16: return read_as<T, half>(array, shape, report);
+    case Type::float32: return read_as<T, float>(array, shape, report);
+    case Type::float64: return read_as<T, double>(array, shape, report);
+    case Type::int64: break;
+  }
+  return read_as<T, std::int64_t>(array, shape, report);
 }
 
 }  // namespace detail
@@ -86,21 +104,13 @@ Tensor<T> read_as(Array& array, const Shape& shape) {
 /// subnormal or 0, NaN and the infinities stay what they are. An array of T's own type gives every bit.
 ///
 ///   array   npy::Reader, npz::Array
+///   error   if given, takes the error instead of a throw; the tensor is then empty
 /// @throws FileError   a finite value beyond T's largest, an integer beyond 2^53, or the file cannot be read; the message names
 ///                     the element
 /// @throws std::bad_alloc
 template <Element T, class Array>
-Tensor<T> read_converted(Array& array) {
-  const Shape shape{std::span(array.header().shape)};
-  const Type type = array.header().type;
-  if (type == type_of<T>() && !std::same_as<T, bfloat16>) return read_tensor<T>(array);
-  switch (type) {
-    case Type::float16: return detail::read_as<T, half>(array, shape);
-    case Type::float32: return detail::read_as<T, float>(array, shape);
-    case Type::float64: return detail::read_as<T, double>(array, shape);
-    case Type::int64: break;
-  }
-  return detail::read_as<T, std::int64_t>(array, shape);
+Tensor<T> read_converted(Array& array, std::optional<Error>* error = nullptr) {
+  return detail::read_converted<T>(array, array.reporter(error));
 }
 
 }  // namespace batchnorm::npy

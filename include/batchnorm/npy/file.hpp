@@ -7,8 +7,8 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -17,24 +17,13 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <batchnorm/npy/errors.hpp>
+
 /// @file
 /// Files as the readers and writers of arrays need them: read at any place, and written so that they appear whole or not at
 /// all.
 
 namespace batchnorm::npy {
-
-/// A file cannot be read or written. The message begins with the file's name and says why.
-class FileError : public std::runtime_error {
- public:
-  /// Of the file `path`, because of `why`.
-  FileError(const std::filesystem::path& path, const std::string& why) : runtime_error(message(path, why)) {}
-
- private:
-  /// By append: GCC 12 takes a literal + std::string for an overlap of the two (-Wrestrict, PR 105651).
-  static std::string message(const std::filesystem::path& path, const std::string& why) {
-    return std::string("'").append(path.string()).append("': ").append(why);
-  }
-};
 
 namespace detail {
 
@@ -51,20 +40,13 @@ inline std::string reason(int error_number) { return std::generic_category().mes
 class InputFile {
  public:
   /// Opens the file.
+  ///
+  ///   error   if given, takes the error instead of a throw; the file is then empty
   /// @throws FileError   there is no such file, it is not a regular one, or it cannot be read
-  explicit InputFile(std::filesystem::path path) : path_(std::move(path)) {
-    std::error_code error;
-    const auto status = std::filesystem::status(path_, error);
-    if (status.type() == std::filesystem::file_type::not_found) fail("there is no such file");
-    if (error) fail("it cannot be read: " + error.message());
-    if (is_directory(status)) fail("it is a directory");
-    // The size of a pipe or a device is unknown, and opening one may wait for ever.
-    if (!is_regular_file(status)) fail("it is not a regular file");
-    file_.reset(std::fopen(path_.c_str(), "rb"));
-    if (!file_) fail("it cannot be read: " + detail::reason(errno));
-    size_ = std::filesystem::file_size(path_, error);
-    if (error) fail("it cannot be read: " + error.message());
-  }
+  explicit InputFile(std::filesystem::path path, std::optional<Error>* error = nullptr)
+      : InputFile(detail::FileReporter(std::move(path), error)) {}
+
+  explicit InputFile(const detail::FileReporter& report) : path_(report.path()) { open(report); }
 
   const std::filesystem::path& path() const noexcept { return path_; }  ///< as it was given
 
@@ -72,19 +54,43 @@ class InputFile {
   std::uint64_t size() const noexcept { return size_; }
 
   /// Reads up to `size` bytes from `position` <= size() on; fewer only where the file ends. Returns how many.
+  ///
+  ///   error   if given, takes the error instead of a throw; the result is then 0
   /// @throws FileError   the file cannot be read
-  std::size_t read(std::uint64_t position, void* data, std::size_t size) {
-    if (size == 0) return 0;
-    if (fseeko(file_.get(), static_cast<off_t>(position), SEEK_SET) != 0) fail("it cannot be read: " + detail::reason(errno));
-    const std::size_t got = std::fread(data, 1, size, file_.get());
-    if (got < size && std::ferror(file_.get()) != 0) fail("it cannot be read: " + detail::reason(errno));
-    return got;
+  std::size_t read(std::uint64_t position, void* data, std::size_t size, std::optional<Error>* error = nullptr) {
+    return read(position, data, size, detail::FileReporter(path_, error));
+  }
+
+  std::size_t read(std::uint64_t position, void* data, std::size_t size, const detail::FileReporter& report) {
+    if (size == 0 || !file_) return 0;
+    if (fseeko(file_.get(), static_cast<off_t>(position), SEEK_SET) == 0) {
+      const std::size_t got = std::fread(data, 1, size, file_.get());
+      if (got == size || std::ferror(file_.get()) == 0) return got;
+    }
+    report.fail("it cannot be read: " + detail::reason(errno));
+    return 0;
   }
 
   /// @throws FileError   always: this file cannot be used because of `why`
-  [[noreturn]] void fail(const std::string& why) const { throw FileError(path_, why); }
+  [[noreturn]] void fail(const std::string& why) const { batchnorm::detail::raise(FileError(path_, why)); }
 
  private:
+  void open(const detail::FileReporter& report) {
+    std::error_code error;
+    const auto status = std::filesystem::status(path_, error);
+    if (status.type() == std::filesystem::file_type::not_found) return report.fail("there is no such file");
+    if (error) return report.fail("it cannot be read: " + error.message());
+    if (is_directory(status)) return report.fail("it is a directory");
+    // The size of a pipe or a device is unknown, and opening one may wait for ever.
+    if (!is_regular_file(status)) return report.fail("it is not a regular file");
+    detail::File file(std::fopen(path_.c_str(), "rb"));
+    if (!file) return report.fail("it cannot be read: " + detail::reason(errno));
+    const std::uint64_t size = std::filesystem::file_size(path_, error);
+    if (error) return report.fail("it cannot be read: " + error.message());
+    file_ = std::move(file);
+    size_ = size;
+  }
+
   std::filesystem::path path_;
   detail::File file_;
   std::uint64_t size_ = 0;
@@ -95,10 +101,14 @@ class InputFile {
 class StagedFile {
  public:
   /// Creates the file under its other name.
+  ///
+  ///   error   if given, takes the error instead of a throw; of this function as of the others
   /// @throws FileError   the file cannot be written
-  explicit StagedFile(std::filesystem::path target) : target_(std::move(target)) {
-    refuse_directory();
-    create_partial();
+  explicit StagedFile(std::filesystem::path target, std::optional<Error>* error = nullptr)
+      : StagedFile(detail::FileReporter(std::move(target), error)) {}
+
+  explicit StagedFile(const detail::FileReporter& report) : target_(report.path()) {
+    if (!refuse_directory(report)) create_partial(report);
   }
 
   /// Takes the file of the other, which may only be destroyed.
@@ -119,32 +129,41 @@ class StagedFile {
 
   /// Appends to the content.
   /// @throws FileError   the file cannot be written, and close() will also say so; or it is closed
-  void write(std::span<const std::byte> data) {
-    if (!file_) fail("it is closed already");
-    if (!data.empty() && std::fwrite(data.data(), 1, data.size(), file_.get()) != data.size()) fail(detail::reason(errno));
+  void write(std::span<const std::byte> data, std::optional<Error>* error = nullptr) { write(data, reporter(error)); }
+
+  void write(std::span<const std::byte> data, const detail::FileReporter& report) {
+    if (!file_) return fail(report, "it is closed already");
+    if (data.empty() || std::fwrite(data.data(), 1, data.size(), file_.get()) == data.size()) return;
+    fail(report, detail::reason(errno));
   }
 
   /// Ends the content.
   /// @throws FileError   the file cannot be written, or could not before
-  void close() {
-    if (!file_) fail("it is closed already");
-    if (std::ferror(file_.get()) != 0) fail("an earlier part of it could not be written");
+  void close(std::optional<Error>* error = nullptr) { close(reporter(error)); }
+
+  void close(const detail::FileReporter& report) {
+    if (!file_) return fail(report, "it is closed already");
+    if (std::ferror(file_.get()) != 0) return fail(report, "an earlier part of it could not be written");
     // What stayed in the buffer is written on closing: a full disk may show only then.
-    if (std::fflush(file_.get()) != 0 || std::fclose(file_.release()) != 0) fail(detail::reason(errno));
+    if (std::fflush(file_.get()) != 0 || std::fclose(file_.release()) != 0) fail(report, detail::reason(errno));
   }
 
   /// Makes the closed file appear, in place of an older one of its name.
   /// @throws FileError   it cannot be renamed: the older one is as it was
-  void publish() {
-    if (std::rename(partial_.c_str(), target_.c_str()) != 0) fail(detail::reason(errno));
+  void publish(std::optional<Error>* error = nullptr) { publish(reporter(error)); }
+
+  void publish(const detail::FileReporter& report) {
+    if (std::rename(partial_.c_str(), target_.c_str()) != 0) return fail(report, detail::reason(errno));
     partial_.clear();
     published_ = true;
   }
 
   /// Gives an older file of the target's name a second name, NAME.0.older, so that restore() can undo publish().
   /// @throws FileError   that cannot be done: the older one is as it was
-  void keep_older() {
-    refuse_directory();
+  void keep_older(std::optional<Error>* error = nullptr) { keep_older(reporter(error)); }
+
+  void keep_older(const detail::FileReporter& report) {
+    if (refuse_directory(report)) return;
     struct stat status {};
     if (::lstat(target_.c_str(), &status) != 0 && errno == ENOENT) return;
     for (int attempt = 0;; ++attempt) {
@@ -152,7 +171,10 @@ class StagedFile {
       if (::link(target_.c_str(), older.c_str()) != 0) {
         if (errno == EEXIST) continue;
         // Not every file system has two names for one file, nor may everybody give a file of another user a second one.
-        if (!move_older(older)) continue;
+        if (!move_older(older, report)) {
+          if (report.failed()) return;
+          continue;
+        }
       }
       older_ = std::move(older);
       return;
@@ -179,10 +201,17 @@ class StagedFile {
   }
 
  private:
-  [[noreturn]] void fail(const std::string& why) const { throw FileError(target_, "it cannot be written: " + why); }
+  detail::FileReporter reporter(std::optional<Error>* error) const { return {target_, error}; }
 
-  void refuse_directory() const {
-    if (std::error_code ignored; is_directory(target_, ignored)) fail("it is a directory");
+  void fail(const detail::FileReporter& report, const std::string& why) const {
+    report.of_file(target_).fail("it cannot be written: " + why);
+  }
+
+  bool refuse_directory(const detail::FileReporter& report) const {
+    std::error_code ignored;
+    if (!is_directory(target_, ignored)) return false;
+    fail(report, "it is a directory");
+    return true;
   }
 
   /// A name in the target's folder.
@@ -195,29 +224,30 @@ class StagedFile {
   }
 
   /// Opens a file that did not exist: others may be writing the same target at this moment.
-  void create_partial() {
+  void create_partial(const detail::FileReporter& report) {
     for (int attempt = 0; !file_; ++attempt) {
       std::filesystem::path partial = beside(attempt, ".partial");
       file_.reset(std::fopen(partial.c_str(), "wbx"));
       if (file_) {
         partial_ = std::move(partial);
       } else if (errno != EEXIST) {
-        fail(detail::reason(errno));
+        return fail(report, detail::reason(errno));
       }
     }
   }
 
-  /// Renames the target to `older`; false where that name is taken.
-  bool move_older(const std::filesystem::path& older) const {
+  /// Renames the target to `older`; false where that name is taken, and after an error.
+  bool move_older(const std::filesystem::path& older, const detail::FileReporter& report) const {
     // Renaming would replace a file of that name: ours is made first.
     if (!detail::File(std::fopen(older.c_str(), "wbx"))) {
-      if (errno == EEXIST) return false;
-      fail(detail::reason(errno));
+      if (errno != EEXIST) fail(report, detail::reason(errno));
+      return false;
     }
     if (std::rename(target_.c_str(), older.c_str()) == 0) return true;
     const int error = errno;
     ::unlink(older.c_str());
-    fail(detail::reason(error));
+    fail(report, detail::reason(error));
+    return false;
   }
 
   bool is_older(const std::filesystem::path& path) const noexcept {

@@ -6,10 +6,12 @@
 #include <charconv>
 #include <cstdint>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
+
+#include <batchnorm/npy/errors.hpp>
 
 /// @file
 /// The text at the head of a .npy file. It is a Python dictionary literal such as
@@ -41,11 +43,6 @@ struct Header {
   friend bool operator==(const Header&, const Header&) = default;
 };
 
-/// Why a header's text cannot be used; it does not know which file the text came from.
-class HeaderError : public std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
 /// Bytes of an element.
 constexpr std::int64_t size_of(Type type) noexcept { return type == Type::float16 ? 2 : type == Type::float32 ? 4 : 8; }
 
@@ -65,48 +62,44 @@ inline std::string to_string(const std::vector<std::int64_t>& shape) {
   return text + (shape.size() == 1 ? ",)" : ")");
 }
 
-/// Bytes of the data that belongs to a header.
-/// @throws HeaderError   more than 2^63 - 1
-inline std::int64_t byte_count(const Header& header) {
+namespace detail {
+
+/// Bytes of the data that belongs to a header; 0 after an error.
+inline std::int64_t byte_count(const Header& header, const FileReporter& report) {
   std::int64_t bytes = size_of(header.type);
   bool empty = false;
   for (const std::int64_t extent : header.shape) {
     empty = empty || extent == 0;
     // An extent of 0 does not excuse the others: who multiplies them in another order would overflow.
     if (__builtin_mul_overflow(bytes, extent == 0 ? 1 : extent, &bytes)) {
-      throw HeaderError("its shape " + to_string(header.shape) + " has more than 2^63 - 1 bytes");
+      report.fail("its shape " + to_string(header.shape) + " has more than 2^63 - 1 bytes");
+      return 0;
     }
   }
   return empty ? 0 : bytes;
 }
 
-namespace detail {
-
-/// A piece of a file in quotation marks, fit for a message: short, without control characters.
-inline std::string quoted(std::string_view text, std::size_t longest = 40) {
-  std::string result = "'";
-  for (const char letter : text.substr(0, longest)) result += letter >= ' ' && letter <= '~' ? letter : '?';
-  return result + (text.size() > longest ? "...'" : "'");
-}
-
-/// The type that a header's 'descr' names.
-inline Type parse_descriptor(std::string_view text) {
+/// The type that a header's 'descr' names; any after an error.
+inline Type parse_descriptor(std::string_view text, const FileReporter& report) {
   for (const Type type : all_types) {
     const std::string known = descriptor(type);
     // '=' and no sign at all mean the byte order of the writer; who shares files between machines writes '<'.
     if (text == known || text == known.substr(1) || (text.starts_with('=') && text.substr(1) == known.substr(1))) return type;
   }
   const bool big_endian = text.starts_with('>') || text.starts_with('!');
-  throw HeaderError("its elements are " + quoted(text) + (big_endian ? ", big-endian" : "") +
-                    "; only '<f2', '<f4', '<f8' and '<i8' can be read");
+  report.fail("its elements are " + quoted(text) + (big_endian ? ", big-endian" : "") +
+              "; only '<f2', '<f4', '<f8' and '<i8' can be read");
+  return {};
 }
 
 /// Reads the dictionary with the freedoms of a Python literal: any white space, both quotation marks, any order of the keys,
-/// a comma at the end or none; of Python 2 also 3L and u'descr'.
+/// a comma at the end or none; of Python 2 also 3L and u'descr'. After an error nothing is left to read, so that every loop
+/// ends.
 class HeaderParser {
  public:
-  explicit HeaderParser(std::string_view text) : rest_(text) {}
+  HeaderParser(std::string_view text, const FileReporter& report) : rest_(text), report_(report) {}
 
+  /// What the dictionary says; an empty Header after an error.
   Header parse() {
     expect('{', "at its beginning");
     while (!accept('}')) {
@@ -115,14 +108,18 @@ class HeaderParser {
       expect('}', "or ',' after a value");
       break;
     }
-    if (skip_space(); !rest_.empty()) throw HeaderError("its header goes on after the closing brace with " + quoted(rest_));
+    if (skip_space(); !rest_.empty()) fail("its header goes on after the closing brace with " + quoted(rest_));
     require(type_.has_value(), "descr");
     require(fortran_order_.has_value(), "fortran_order");
     require(shape_.has_value(), "shape");
+    if (report_.failed()) return {};
     // What no NumPy writes for a vector, Julia and Fortran do: with one extent above 1, or no element, the orders are the same.
     const auto is_above_1 = [](std::int64_t extent) { return extent > 1; };
     const bool has_order = std::ranges::count_if(*shape_, is_above_1) > 1 && std::ranges::count(*shape_, 0) == 0;
-    if (*fortran_order_ && has_order) throw HeaderError("its data is in Fortran order; only C order can be read");
+    if (*fortran_order_ && has_order) {
+      fail("its data is in Fortran order; only C order can be read");
+      return {};
+    }
     return {*type_, *shape_};
   }
 
@@ -137,24 +134,25 @@ class HeaderParser {
     } else if (key == "shape") {
       set(shape_, parse_shape(), key);
     } else {
-      throw HeaderError("its header has the unknown key " + quoted(key));
+      fail("its header has the unknown key " + quoted(key));
     }
   }
 
   template <class Value>
-  static void set(std::optional<Value>& field, Value value, std::string_view key) {
-    if (field.has_value()) throw HeaderError("its header has the key " + quoted(key) + " twice");
+  void set(std::optional<Value>& field, Value value, std::string_view key) {
+    if (field.has_value()) fail("its header has the key " + quoted(key) + " twice");
     field = std::move(value);
   }
 
-  static void require(bool present, std::string_view key) {
-    if (!present) throw HeaderError("its header lacks the key " + quoted(key));
+  void require(bool present, std::string_view key) {
+    if (!present) fail("its header lacks the key " + quoted(key));
   }
 
   Type parse_type() {
-    if (skip_space(); rest_.starts_with('['))
-      throw HeaderError("its elements are structured; only '<f2', '<f4', '<f8' and '<i8' can be read");
-    return parse_descriptor(parse_string("the element type"));
+    if (skip_space(); rest_.starts_with('[')) {
+      fail("its elements are structured; only '<f2', '<f4', '<f8' and '<i8' can be read");
+    }
+    return parse_descriptor(parse_string("the element type"), report_);
   }
 
   bool parse_bool() {
@@ -166,6 +164,7 @@ class HeaderParser {
       return value;
     }
     unexpected("True or False as 'fortran_order'");
+    return false;
   }
 
   std::vector<std::int64_t> parse_shape() {
@@ -179,8 +178,7 @@ class HeaderParser {
       break;
     }
     if (shape.size() > max_rank) {
-      throw HeaderError("its rank is " + std::to_string(shape.size()) + ", the largest that can be read is " +
-                        std::to_string(max_rank));
+      fail("its rank is " + std::to_string(shape.size()) + ", the largest that can be read is " + std::to_string(max_rank));
     }
     return shape;
   }
@@ -189,11 +187,15 @@ class HeaderParser {
     skip_space();
     std::int64_t extent = 0;
     const auto [end, error] = std::from_chars(rest_.data(), rest_.data() + rest_.size(), extent);
-    if (error == std::errc::invalid_argument) unexpected("a whole number as an extent");
+    if (error == std::errc::invalid_argument) {
+      unexpected("a whole number as an extent");
+      return 0;
+    }
     const std::string_view digits = rest_.substr(0, static_cast<std::size_t>(end - rest_.data()));
-    if (error != std::errc()) throw HeaderError("its extent " + quoted(digits) + " does not fit 64 bits");
-    if (digits.size() > 1 && digits.front() == '0') throw HeaderError("its extent " + quoted(digits) + " begins with 0");
-    if (extent < 0) throw HeaderError("its extent " + std::to_string(extent) + " is negative");
+    if (error != std::errc()) fail("its extent " + quoted(digits) + " does not fit 64 bits");
+    if (digits.size() > 1 && digits.front() == '0') fail("its extent " + quoted(digits) + " begins with 0");
+    if (extent < 0) fail("its extent " + std::to_string(extent) + " is negative");
+    if (report_.failed()) return 0;
     rest_.remove_prefix(digits.size());
     if (rest_.starts_with('L')) rest_.remove_prefix(1);
     return extent;
@@ -202,9 +204,15 @@ class HeaderParser {
   std::string_view parse_string(std::string_view what) {
     skip_space();
     if (rest_.starts_with("u'") || rest_.starts_with("u\"")) rest_.remove_prefix(1);
-    if (!rest_.starts_with('\'') && !rest_.starts_with('"')) unexpected(std::string(what) + " in quotation marks");
+    if (!rest_.starts_with('\'') && !rest_.starts_with('"')) {
+      unexpected(std::string(what) + " in quotation marks");
+      return {};
+    }
     const std::size_t end = rest_.find(rest_.front(), 1);
-    if (end == std::string_view::npos) throw HeaderError("its header ends within quotation marks");
+    if (end == std::string_view::npos) {
+      fail("its header ends within quotation marks");
+      return {};
+    }
     const std::string_view text = rest_.substr(1, end - 1);
     rest_.remove_prefix(end + 1);
     return text;
@@ -220,9 +228,14 @@ class HeaderParser {
     if (!accept(letter)) unexpected("'" + std::string(1, letter) + "' " + where);
   }
 
-  [[noreturn]] void unexpected(const std::string& expected) const {
-    throw HeaderError("its header is not a dictionary as NumPy writes it: expected " + expected + ", found " +
-                      (rest_.empty() ? "its end" : quoted(rest_)));
+  void unexpected(const std::string& expected) {
+    fail("its header is not a dictionary as NumPy writes it: expected " + expected + ", found " +
+         (rest_.empty() ? "its end" : quoted(rest_)));
+  }
+
+  void fail(const std::string& why) {
+    report_.fail(why);
+    rest_ = {};
   }
 
   void skip_space() {
@@ -231,16 +244,39 @@ class HeaderParser {
   }
 
   std::string_view rest_;
+  const FileReporter& report_;
   std::optional<Type> type_;
   std::optional<bool> fortran_order_;
   std::optional<std::vector<std::int64_t>> shape_;
 };
 
+/// What read(reporter) returns, for text that comes from no file: errors are HeaderErrors, or stored in `error`.
+template <class Read>
+auto read_without_file(std::optional<Error>* error, Read read) {
+  std::optional<Error> found;
+  auto result = read(FileReporter(found));
+  if (error == nullptr && found) batchnorm::detail::fail<HeaderError>(found->message);
+  if (error != nullptr) *error = std::move(found);
+  return result;
+}
+
 }  // namespace detail
 
+/// Bytes of the data that belongs to a header.
+///
+///   error   if given, takes the error instead of a throw; the result is then 0
+/// @throws HeaderError   more than 2^63 - 1
+inline std::int64_t byte_count(const Header& header, std::optional<Error>* error = nullptr) {
+  return detail::read_without_file(error, [&](const auto& report) { return detail::byte_count(header, report); });
+}
+
 /// What the dictionary at the head of a file says.
+///
+///   error   if given, takes the error instead of a throw; the result is then empty
 /// @throws HeaderError   no such dictionary; a key missing, unknown or twice; a type, an order or a shape that cannot be read
-inline Header parse_header(std::string_view text) { return detail::HeaderParser(text).parse(); }
+inline Header parse_header(std::string_view text, std::optional<Error>* error = nullptr) {
+  return detail::read_without_file(error, [&](const auto& report) { return detail::HeaderParser(text, report).parse(); });
+}
 
 /// Everything that stands before the data in a file of version 1.0, byte for byte as np.save writes it.
 inline std::string format_header(const Header& header) {

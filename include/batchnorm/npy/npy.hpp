@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,8 +20,12 @@
 /// @file
 /// Reads and writes arrays as NumPy's np.load and np.save do: .npy files of versions 1.0, 2.0 and 3.0 that hold little-endian
 /// float16, float32, float64 or int64 in C order, up to rank 8; where at most one extent is above 1 a file may call that
-/// Fortran order. A file is data from outside: nothing in it is believed unchecked. Not part of batchnorm.hpp; it needs
-/// exceptions.
+/// Fortran order. A file is data from outside: nothing in it is believed unchecked. Not part of batchnorm.hpp.
+///
+/// Functions that may fail take a pointer to an std::optional<Error>. If it is given, the error that would be thrown is stored
+/// there instead (ErrorKind::file, with the text of the exception), and the optional is empty after a call that succeeds. After
+/// an error an object may be destroyed or assigned to, and a tensor is empty. Memory that cannot be had is std::bad_alloc in
+/// any case. Compiled with -fno-exceptions, an error that is not stored calls the handler of set_error_handler.
 
 /// Arrays in .npy files.
 namespace batchnorm::npy {
@@ -37,110 +42,142 @@ std::string read_text(Source& source, std::size_t size) {
   return text;
 }
 
+/// The length of the text that follows; 0 after an error.
 template <class Source>
-std::size_t read_header_length(Source& source) {
+std::size_t read_header_length(Source& source, const FileReporter& report) {
   const std::string version = read_text(source, 2);
-  if (version.size() < 2) throw HeaderError("it ends within its header");
+  if (version.size() < 2) {
+    report.fail("it ends within its header");
+    return 0;
+  }
   const int first = static_cast<unsigned char>(version[0]);
   const int second = static_cast<unsigned char>(version[1]);
   if (first < 1 || first > 3 || second != 0) {
-    throw HeaderError("it has version " + std::to_string(first) + "." + std::to_string(second) +
-                      " of the .npy format; only 1.0, 2.0 and 3.0 can be read");
+    report.fail("it has version " + std::to_string(first) + "." + std::to_string(second) +
+                " of the .npy format; only 1.0, 2.0 and 3.0 can be read");
+    return 0;
   }
   const std::size_t digits = first == 1 ? 2 : 4;
   const std::string bytes = read_text(source, digits);
-  if (bytes.size() < digits) throw HeaderError("it ends within its header");
+  if (bytes.size() < digits) {
+    report.fail("it ends within its header");
+    return 0;
+  }
   std::size_t length = 0;
   for (std::size_t i = digits; i-- > 0;) length = length * 256 + static_cast<unsigned char>(bytes[i]);
   return length;
 }
 
+/// Everything between the first bytes and the data; "" after an error.
 template <class Source>
-std::string read_header_text(Source& source) {
+std::string read_header_text(Source& source, const FileReporter& report) {
   constexpr std::string_view magic = "\x93NUMPY";
   if (read_text(source, magic.size()) != magic) {
-    throw HeaderError("it is not a .npy file: its first bytes are not those of NumPy");
+    report.fail("it is not a .npy file: its first bytes are not those of NumPy");
+    return {};
   }
-  const std::size_t length = read_header_length(source);
+  const std::size_t length = read_header_length(source, report);
   if (length > source.remaining()) {
-    throw HeaderError("its header claims a length of " + std::to_string(length) + " bytes, the file has " +
-                      std::to_string(source.remaining()) + " more");
+    report.fail("its header claims a length of " + std::to_string(length) + " bytes, the file has " +
+                std::to_string(source.remaining()) + " more");
+    return {};
   }
   constexpr std::size_t longest = 65536;  // NumPy stops at 10000
   if (length > longest) {
-    throw HeaderError("its header is " + std::to_string(length) + " bytes long, more than the " + std::to_string(longest) +
-                      " allowed");
+    report.fail("its header is " + std::to_string(length) + " bytes long, more than the " + std::to_string(longest) +
+                " allowed");
+    return {};
   }
   return read_text(source, length);
 }
 
-}  // namespace detail
+/// The header of an array, and how many bytes of data follow.
+struct CheckedHeader {
+  Header header;
+  std::int64_t byte_count = 0;
+};
 
-/// Reads everything that stands before the data of an array, and compares the size of the data with what is left.
+/// Reads everything that stands before the data of an array, and compares the size of the data with what is left. Nothing
+/// after an error: it is not a .npy file, or not one of this header's kind, or its size is not what its header demands.
 ///
-///   source   read(void* data, std::size_t size) reads up to `size` bytes, fewer only at the end, and returns how many;
-///            remaining() says how many bytes are left
-/// @throws HeaderError   it is not a .npy file, or not one of this header's kind, or its size is not what its header demands
+///   source   read(void* data, std::size_t size) reads up to `size` bytes, fewer only at the end and after an error, and
+///   returns
+///            how many; remaining() says how many bytes are left
 template <class Source>
-Header read_header(Source& source) {
-  Header header = parse_header(detail::read_header_text(source));
-  const auto wanted = static_cast<std::uint64_t>(byte_count(header));
+CheckedHeader read_header(Source& source, const FileReporter& report) {
+  const std::string text = read_header_text(source, report);
+  if (report.failed()) return {};
+  CheckedHeader result;
+  result.header = HeaderParser(text, report).parse();
+  if (report.failed()) return {};
+  result.byte_count = byte_count(result.header, report);
+  if (report.failed()) return {};
+  const auto wanted = static_cast<std::uint64_t>(result.byte_count);
   const std::uint64_t remaining = source.remaining();
-  if (remaining == wanted) return header;
-  throw HeaderError((remaining < wanted ? "its data is truncated: shape " : "it goes on after its data: shape ") +
-                    to_string(header.shape) + " of " + type_name(header.type) + " takes " + std::to_string(wanted) +
-                    " bytes, the file has " + std::to_string(remaining) + " after its header");
+  if (remaining == wanted) return result;
+  report.fail((remaining < wanted ? "its data is truncated: shape " : "it goes on after its data: shape ") +
+              to_string(result.header.shape) + " of " + type_name(result.header.type) + " takes " + std::to_string(wanted) +
+              " bytes, the file has " + std::to_string(remaining) + " after its header");
+  return {};
 }
+
+}  // namespace detail
 
 /// An open .npy file whose header is checked and whose size is exactly what the header demands.
 class Reader {
  public:
   /// Opens the file and reads what stands before its data.
   /// @throws FileError   there is no such file, it cannot be read, it is not a .npy file, or not one of this header's kind
-  explicit Reader(std::filesystem::path path) : source_(std::move(path)) {
-    try {
-      header_ = read_header(source_);
-      byte_count_ = npy::byte_count(header_);
-    } catch (const HeaderError& error) {
-      fail(error.what());
-    }
+  explicit Reader(std::filesystem::path path, std::optional<Error>* error = nullptr)
+      : Reader(detail::FileReporter(std::move(path), error)) {}
+
+  explicit Reader(const detail::FileReporter& report) : file_(report) {
+    if (report.failed()) return;
+    Source source{file_, report};
+    array_ = detail::read_header(source, report);
+    position_ = source.position;
   }
 
-  const std::filesystem::path& path() const noexcept { return source_.file.path(); }  ///< as it was given
-  const Header& header() const noexcept { return header_; }                           ///< type and shape of the array
-  std::int64_t byte_count() const noexcept { return byte_count_; }                    ///< bytes of its data
+  const std::filesystem::path& path() const noexcept { return file_.path(); }  ///< as it was given
+  const Header& header() const noexcept { return array_.header; }              ///< type and shape of the array
+  std::int64_t byte_count() const noexcept { return array_.byte_count; }       ///< bytes of its data
 
   /// Reads the data. Call it once.
   ///
   ///   data   byte_count() bytes
   /// @throws FileError   the file cannot be read, or became shorter
-  void read(std::span<std::byte> data) {
-    if (source_.read(data.data(), data.size()) < data.size()) fail("it became shorter while it was read");
+  void read(std::span<std::byte> data, std::optional<Error>* error = nullptr) { read(data, reporter(error)); }
+
+  void read(std::span<std::byte> data, const detail::FileReporter& report) {
+    Source source{file_, report, position_};
+    if (source.read(data.data(), data.size()) < data.size()) report.fail("it became shorter while it was read");
+    position_ = source.position;
   }
 
   /// Refuses the array.
   /// @throws FileError   always: this array cannot be used because of `why`
-  [[noreturn]] void fail(const std::string& why) const { source_.file.fail(why); }
+  [[noreturn]] void fail(const std::string& why) const { file_.fail(why); }
+
+  detail::FileReporter reporter(std::optional<Error>* error) const { return {path(), error}; }
 
  private:
   /// A file, read from its beginning to its end.
   struct Source {
-    explicit Source(std::filesystem::path path) : file(std::move(path)) {}
+    InputFile& file;
+    const detail::FileReporter& report;
+    std::uint64_t position = 0;
 
     std::size_t read(void* data, std::size_t size) {
-      const std::size_t got = file.read(position, data, size);
+      const std::size_t got = file.read(position, data, size, report);
       position += got;
       return got;
     }
     std::uint64_t remaining() const noexcept { return file.size() - (std::min)(position, file.size()); }
-
-    InputFile file;
-    std::uint64_t position = 0;
   };
 
-  Source source_;
-  Header header_;
-  std::int64_t byte_count_ = 0;
+  InputFile file_;
+  std::uint64_t position_ = 0;  // of what has not been read
+  detail::CheckedHeader array_;
 };
 
 /// .npy files that appear together or not at all: what is not published when the object dies is removed.
@@ -150,43 +187,72 @@ class StagedFiles {
   ///
   ///   data   byte_count(header) bytes
   /// @throws FileError   the file cannot be written
-  void add(const std::filesystem::path& target, const Header& header, std::span<const std::byte> data) {
+  void add(const std::filesystem::path& target, const Header& header, std::span<const std::byte> data,
+           std::optional<Error>* error = nullptr) {
+    add(header, data, detail::FileReporter(target, error));
+  }
+
+  void add(const Header& header, std::span<const std::byte> data, const detail::FileReporter& report) {
     const std::string before = format_header(header);
-    StagedFile file(target);
-    file.write(std::as_bytes(std::span(before)));
-    file.write(data);
-    file.close();
-    files_.push_back(std::move(file));
+    StagedFile file(report);
+    if (!report.failed()) file.write(std::as_bytes(std::span(before)), report);
+    if (!report.failed()) file.write(data, report);
+    if (!report.failed()) file.close(report);
+    if (!report.failed()) files_.push_back(std::move(file));
   }
 
   /// Makes every added file appear, replacing an older one of its name; whatever happens, nothing stays added. Until all
   /// have appeared an older file is beside its successor as NAME.0.older. A program that is killed meanwhile leaves it there.
   /// @throws FileError   one cannot be renamed; then the folder is as it was before the first was added
-  void publish() {
-    std::vector<StagedFile> files;
-    files.swap(files_);
-    try {
-      // A single file needs no more than a renaming, which keeps the older one when it fails.
-      if (files.size() > 1) std::ranges::for_each(files, &StagedFile::keep_older);
-      std::ranges::for_each(files, &StagedFile::publish);
-    } catch (...) {
-      // The last first: of two files of one name the first knows what was there.
-      std::for_each(files.rbegin(), files.rend(), [](StagedFile& file) { file.restore(); });
-      throw;
+  void publish(std::optional<Error>* error = nullptr) { publish(detail::FileReporter({}, error)); }
+
+  void publish(const detail::FileReporter& report) {
+    Publication publication;
+    publication.files.swap(files_);
+    // A single file needs no more than a renaming, which keeps the older one when it fails.
+    if (publication.files.size() > 1) {
+      for (StagedFile& file : publication.files) {
+        file.keep_older(report);
+        if (report.failed()) return;
+      }
     }
-    std::ranges::for_each(files, &StagedFile::forget_older);
+    for (StagedFile& file : publication.files) {
+      file.publish(report);
+      if (report.failed()) return;
+    }
+    publication.succeeded = true;
   }
 
  private:
+  /// Files that are being published. Unless that succeeds, the folder is left as it was.
+  struct Publication {
+    Publication() = default;
+    Publication(const Publication&) = delete;
+    Publication& operator=(const Publication&) = delete;
+    ~Publication() {
+      if (succeeded) {
+        for (StagedFile& file : files) file.forget_older();
+      } else {
+        // The last first: of two files of one name the first knows what was there.
+        std::for_each(files.rbegin(), files.rend(), [](StagedFile& file) { file.restore(); });
+      }
+    }
+
+    std::vector<StagedFile> files;
+    bool succeeded = false;
+  };
+
   std::vector<StagedFile> files_;
 };
 
 /// Writes one file, whole or not at all.
 /// @throws FileError   the file cannot be written
-inline void write(const std::filesystem::path& path, const Header& header, std::span<const std::byte> data) {
+inline void write(const std::filesystem::path& path, const Header& header, std::span<const std::byte> data,
+                  std::optional<Error>* error = nullptr) {
   StagedFiles files;
-  files.add(path, header, data);
-  files.publish();
+  const detail::FileReporter report(path, error);
+  files.add(header, data, report);
+  if (!report.failed()) files.publish(report);
 }
 
 }  // namespace batchnorm::npy

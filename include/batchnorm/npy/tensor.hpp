@@ -5,6 +5,7 @@
 #include <bit>
 #include <concepts>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -50,35 +51,51 @@ void write_tensor(const Tensor<T>& tensor, Write&& write) {
   write(header_of(tensor), std::as_bytes(std::span(written.begin(), written.end())));
 }
 
-/// Reads the data of an open array. No value is changed: the array must have the type type_of<T>(), and for bfloat16 each
-/// value must be one of bfloat16's.
-///
-///   array   npy::Reader, npz::Array
-/// @throws FileError   another type, a value that bfloat16 lacks, or the file cannot be read
-/// @throws std::bad_alloc
+namespace detail {
+
 template <Element T, class Array>
-Tensor<T> read_tensor(Array& array) {
+Tensor<T> read_tensor(Array& array, const FileReporter& report) {
   const Header& header = array.header();
   if (header.type != type_of<T>()) {
-    array.fail("it is " + type_name(header.type) + ", expected is " + type_name(type_of<T>()) +
-               (std::same_as<T, bfloat16> ? ", as which a file holds bfloat16" : ""));
+    report.fail("it is " + type_name(header.type) + ", expected is " + type_name(type_of<T>()) +
+                (std::same_as<T, bfloat16> ? ", as which a file holds bfloat16" : ""));
+    return {};
   }
   const Shape shape{std::span(header.shape)};
   if constexpr (std::same_as<T, bfloat16>) {
-    const Tensor<float> wide = read_tensor<float>(array);
+    const Tensor<float> wide = read_tensor<float>(array, report);
+    if (report.failed()) return {};
     Tensor<bfloat16> tensor(shape);
     for (std::int64_t i = 0; i < wide.size(); ++i) {
       // A bfloat16 is the upper half of a float, NaNs included.
       const auto bits = std::bit_cast<std::uint32_t>(wide[i]);
-      if ((bits & 0xFFFFU) != 0) array.fail("its value " + std::to_string(i) + " is not one of bfloat16's");
+      if ((bits & 0xFFFFU) != 0) {
+        report.fail("its value " + std::to_string(i) + " is not one of bfloat16's");
+        return {};
+      }
       tensor[i] = Eigen::bfloat16_impl::raw_uint16_to_bfloat16(static_cast<std::uint16_t>(bits >> 16));
     }
     return tensor;
   } else {
     Tensor<T> tensor(shape);
-    array.read(std::as_writable_bytes(std::span(tensor.begin(), tensor.end())));
+    array.read(std::as_writable_bytes(std::span(tensor.begin(), tensor.end())), report);
+    if (report.failed()) return {};
     return tensor;
   }
+}
+
+}  // namespace detail
+
+/// Reads the data of an open array. No value is changed: the array must have the type type_of<T>(), and for bfloat16 each
+/// value must be one of bfloat16's.
+///
+///   array   npy::Reader, npz::Array
+///   error   if given, takes the error instead of a throw; the tensor is then empty
+/// @throws FileError   another type, a value that bfloat16 lacks, or the file cannot be read
+/// @throws std::bad_alloc
+template <Element T, class Array>
+Tensor<T> read_tensor(Array& array, std::optional<Error>* error = nullptr) {
+  return detail::read_tensor<T>(array, array.reporter(error));
 }
 
 }  // namespace batchnorm::npy

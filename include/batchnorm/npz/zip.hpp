@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,25 +37,26 @@ inline constexpr std::uint16_t sizes_after_data_flag = 1U << 3;  ///< checksum a
 /// How hard deflate tried, sizes repeated after the data, a name in UTF-8: none changes how an entry is read here.
 inline constexpr std::uint16_t harmless_flags = 1U << 1 | 1U << 2 | 1U << 3 | 1U << 11;
 
-/// Why an archive cannot be used; it does not know which file the archive is.
-class ArchiveError : public std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
+using npy::detail::FileReporter;
 
 /// An array's name in a message.
 inline std::string quoted(std::string_view name) { return npy::detail::quoted(name, 200); }
 
-/// The numbers and texts of a record, one after the other.
+/// The numbers and texts of a record, one after the other. After an error nothing is left: numbers are 0, texts empty.
 class Fields {
  public:
-  explicit Fields(std::string_view bytes) : rest_(bytes) {}
+  Fields(std::string_view bytes, const FileReporter& report) : rest_(bytes), report_(report) {}
 
   std::uint16_t u16() { return static_cast<std::uint16_t>(number(2)); }
   std::uint32_t u32() { return static_cast<std::uint32_t>(number(4)); }
   std::uint64_t u64() { return number(8); }
 
   std::string_view text(std::size_t size) {
-    if (size > rest_.size()) throw ArchiveError("a record of its directory is cut short");
+    if (size > rest_.size()) {
+      report_.fail("a record of its directory is cut short");
+      rest_ = {};
+      return {};
+    }
     const std::string_view text = rest_.substr(0, size);
     rest_.remove_prefix(size);
     return text;
@@ -68,11 +68,12 @@ class Fields {
   std::uint64_t number(std::size_t size) {
     const std::string_view bytes = text(size);
     std::uint64_t value = 0;
-    for (std::size_t i = size; i-- > 0;) value = value << 8 | static_cast<unsigned char>(bytes[i]);
+    for (std::size_t i = bytes.size(); i-- > 0;) value = value << 8 | static_cast<unsigned char>(bytes[i]);
     return value;
   }
 
   std::string_view rest_;
+  const FileReporter& report_;
 };
 
 /// What the directory says of an entry.
@@ -95,18 +96,21 @@ struct End {
   std::uint64_t position = 0;  ///< where the directory must end
 };
 
-inline std::string read_exactly(npy::InputFile& file, std::uint64_t position, std::uint64_t size) {
+/// `size` bytes of the file; zeros after an error.
+inline std::string read_exactly(npy::InputFile& file, std::uint64_t position, std::uint64_t size, const FileReporter& report) {
   std::string bytes(static_cast<std::size_t>(size), '\0');
-  if (file.read(position, bytes.data(), bytes.size()) < bytes.size()) file.fail("it became shorter while it was read");
+  if (file.read(position, bytes.data(), bytes.size(), report) < bytes.size()) {
+    report.fail("it became shorter while it was read");
+  }
   return bytes;
 }
 
 /// The fields of the archive's last record, which lies at `position` and whose first bytes are `record`.
-inline End parse_end(std::string_view record, std::uint64_t position) {
-  Fields fields(record.substr(end_signature.size()));
+inline End parse_end(std::string_view record, std::uint64_t position, const FileReporter& report) {
+  Fields fields(record.substr(end_signature.size()), report);
   const std::uint16_t disk = fields.u16(), directory_disk = fields.u16();
   const std::uint16_t entries_here = fields.u16(), entries = fields.u16();
-  if (disk != directory_disk || entries_here != entries) throw ArchiveError("it is one part of a divided archive");
+  if (disk != directory_disk || entries_here != entries) report.fail("it is one part of a divided archive");
   End end{.entries = entries, .position = position};
   end.directory_size = fields.u32();
   end.directory_position = fields.u32();
@@ -115,22 +119,24 @@ inline End parse_end(std::string_view record, std::uint64_t position) {
 
 /// Reads the record that stands for the last one where that one's fields are too narrow.
 ///   locator   the record between the two, which lies at `locator_position`
-inline End read_zip64_end(npy::InputFile& file, std::string_view locator, std::uint64_t locator_position) {
-  Fields location(locator.substr(zip64_locator_signature.size()));
+inline End read_zip64_end(npy::InputFile& file, std::string_view locator, std::uint64_t locator_position,
+                          const FileReporter& report) {
+  Fields location(locator.substr(zip64_locator_signature.size()), report);
   location.u32();
   const std::uint64_t position = location.u64();
   if (locator_position < zip64_end_size || position > locator_position - zip64_end_size) {
-    throw ArchiveError("its zip64 end record is not where its locator says");
+    report.fail("its zip64 end record is not where its locator says");
+    return {};
   }
-  const std::string record = read_exactly(file, position, zip64_end_size);
-  Fields fields(record);
+  const std::string record = read_exactly(file, position, zip64_end_size, report);
+  Fields fields(record, report);
   if (fields.text(4) != zip64_end_signature || fields.u64() != locator_position - position - 12) {
-    throw ArchiveError("its zip64 end record is not where its locator says");
+    report.fail("its zip64 end record is not where its locator says");
   }
   fields.text(4);  // versions
   const std::uint32_t disk = fields.u32(), directory_disk = fields.u32();
   const std::uint64_t entries_here = fields.u64(), entries = fields.u64();
-  if (disk != directory_disk || entries_here != entries) throw ArchiveError("it is one part of a divided archive");
+  if (disk != directory_disk || entries_here != entries) report.fail("it is one part of a divided archive");
   End end{.entries = entries, .position = position};
   end.directory_size = fields.u64();
   end.directory_position = fields.u64();
@@ -139,15 +145,18 @@ inline End read_zip64_end(npy::InputFile& file, std::string_view locator, std::u
 
 /// Bytes that follow the first place in the file that can be the end of an archive; none where there is no such place. Asked
 /// only of files that do not end as an archive does.
-inline std::optional<std::uint64_t> bytes_after_end(npy::InputFile& file) {
+inline std::optional<std::uint64_t> bytes_after_end(npy::InputFile& file, const FileReporter& report) {
   constexpr std::size_t step = 65536;
   for (std::uint64_t begin = 0; begin + end_size <= file.size(); begin += step) {
-    const std::string part = read_exactly(file, begin, (std::min<std::uint64_t>)(file.size() - begin, step + end_size - 1));
+    const std::string part =
+        read_exactly(file, begin, (std::min<std::uint64_t>)(file.size() - begin, step + end_size - 1), report);
+    if (report.failed()) return {};
     for (std::size_t at = part.find(end_signature); at < step && at + end_size <= part.size();
          at = part.find(end_signature, at + 1)) {
       const std::string_view record = std::string_view(part).substr(at, end_size);
-      const std::uint64_t position = begin + at, after = position + end_size + Fields(record.substr(end_size - 2)).u16();
-      Fields fields(record.substr(12));
+      const std::uint64_t position = begin + at,
+                          after = position + end_size + Fields(record.substr(end_size - 2), report).u16();
+      Fields fields(record.substr(12), report);
       const std::uint64_t size = fields.u32(), directory_position = fields.u32();
       const bool is_end = size + directory_position == position || directory_position == elsewhere;
       if (is_end && after < file.size()) return file.size() - after;
@@ -158,35 +167,37 @@ inline std::optional<std::uint64_t> bytes_after_end(npy::InputFile& file) {
 
 /// Finds the directory from the end of the file, as the format wants it: the archive's last record is the one whose comment
 /// reaches exactly to the end.
-inline End read_end(npy::InputFile& file) {
+inline End read_end(npy::InputFile& file, const FileReporter& report) {
   const std::uint64_t tail_size = (std::min<std::uint64_t>)(file.size(), zip64_locator_size + end_size + 0xFFFF);
   const std::uint64_t tail_position = file.size() - tail_size;
-  const std::string tail = read_exactly(file, tail_position, tail_size);
+  const std::string tail = read_exactly(file, tail_position, tail_size, report);
   const std::string_view view = tail;
   for (std::size_t comment = 0; comment <= 0xFFFF && comment + end_size <= view.size(); ++comment) {
     const std::size_t at = view.size() - comment - end_size;
     const std::string_view record = view.substr(at, end_size);
-    if (!record.starts_with(end_signature) || Fields(record.substr(end_size - 2)).u16() != comment) continue;
-    const End end = parse_end(record, tail_position + at);
+    if (!record.starts_with(end_signature) || Fields(record.substr(end_size - 2), report).u16() != comment) continue;
+    const End end = parse_end(record, tail_position + at, report);
     if (at < zip64_locator_size) return end;
     const std::string_view locator = view.substr(at - zip64_locator_size, zip64_locator_size);
     if (!locator.starts_with(zip64_locator_signature)) return end;
-    return read_zip64_end(file, locator, tail_position + at - zip64_locator_size);
+    return read_zip64_end(file, locator, tail_position + at - zip64_locator_size, report);
   }
-  if (const auto more = bytes_after_end(file)) {
-    throw ArchiveError("it has " + std::to_string(*more) + " bytes after the end of the ZIP archive");
+  if (const auto more = bytes_after_end(file, report)) {
+    report.fail("it has " + std::to_string(*more) + " bytes after the end of the ZIP archive");
+  } else {
+    report.fail("it is not a .npz file or was cut short: no end of a ZIP archive is there");
   }
-  throw ArchiveError("it is not a .npz file or was cut short: no end of a ZIP archive is there");
+  return {};
 }
 
 /// Replaces the sizes and the position that are too large for their fields by those of the zip64 extra field.
-inline void read_wide_fields(Entry& entry, std::string_view extra) {
+inline void read_wide_fields(Entry& entry, std::string_view extra, const FileReporter& report) {
   const auto is_elsewhere = [](std::uint64_t value) { return value == elsewhere; };
   if (!is_elsewhere(entry.size) && !is_elsewhere(entry.compressed_size) && !is_elsewhere(entry.position)) return;
   constexpr std::uint16_t zip64 = 1;
-  for (Fields fields(extra); !fields.at_end();) {
+  for (Fields fields(extra, report); !fields.at_end();) {
     const std::uint16_t kind = fields.u16();
-    Fields wide(fields.text(fields.u16()));
+    Fields wide(fields.text(fields.u16()), report);
     if (kind != zip64) continue;
     for (std::uint64_t* value : {&entry.size, &entry.compressed_size, &entry.position}) {
       if (is_elsewhere(*value)) *value = wide.u64();
@@ -207,8 +218,8 @@ inline void set_limits(std::vector<Entry>& entries, std::uint64_t directory_posi
   }
 }
 
-inline Entry parse_entry(Fields& fields) {
-  if (fields.text(4) != directory_signature) throw ArchiveError("its directory is not one of a ZIP archive");
+inline Entry parse_entry(Fields& fields, const FileReporter& report) {
+  if (fields.text(4) != directory_signature) report.fail("its directory is not one of a ZIP archive");
   Entry entry;
   fields.text(4);  // versions
   entry.flags = fields.u16();
@@ -221,28 +232,34 @@ inline Entry parse_entry(Fields& fields) {
   fields.text(8);  // disk and attributes
   entry.position = fields.u32();
   entry.name = fields.text(name_size);
-  read_wide_fields(entry, fields.text(extra_size));
+  read_wide_fields(entry, fields.text(extra_size), report);
   fields.text(comment_size);
   return entry;
 }
 
-/// Reads the directory. What it says of an entry is checked when the entry is opened.
-/// @throws ArchiveError   it is not a ZIP archive, or not a whole one
-/// @throws npy::FileError     the file cannot be read
-inline std::vector<Entry> read_directory(npy::InputFile& file) {
-  const End end = read_end(file);
+/// Reads the directory. What it says of an entry is checked when the entry is opened. Nothing after an error: it is not a ZIP
+/// archive, or not a whole one, or the file cannot be read.
+inline std::vector<Entry> read_directory(npy::InputFile& file, const FileReporter& report) {
+  const End end = read_end(file, report);
+  if (report.failed()) return {};
   if (end.directory_size > end.position || end.directory_position != end.position - end.directory_size) {
-    throw ArchiveError("its directory is not where its end record says");
+    report.fail("its directory is not where its end record says");
+    return {};
   }
   if (end.entries > end.directory_size / directory_size) {
-    throw ArchiveError("its directory claims " + std::to_string(end.entries) + " entries, it has only " +
-                       std::to_string(end.directory_size) + " bytes");
+    report.fail("its directory claims " + std::to_string(end.entries) + " entries, it has only " +
+                std::to_string(end.directory_size) + " bytes");
+    return {};
   }
-  const std::string directory = read_exactly(file, end.directory_position, end.directory_size);
+  const std::string directory = read_exactly(file, end.directory_position, end.directory_size, report);
   std::vector<Entry> entries(static_cast<std::size_t>(end.entries));
-  Fields fields(directory);
-  for (Entry& entry : entries) entry = parse_entry(fields);
-  if (!fields.at_end()) throw ArchiveError("its directory goes on after its " + std::to_string(end.entries) + " entries");
+  Fields fields(directory, report);
+  for (Entry& entry : entries) {
+    entry = parse_entry(fields, report);
+    if (report.failed()) return {};
+  }
+  if (!fields.at_end()) report.fail("its directory goes on after its " + std::to_string(end.entries) + " entries");
+  if (report.failed()) return {};
   set_limits(entries, end.directory_position);
   return entries;
 }
