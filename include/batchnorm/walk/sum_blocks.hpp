@@ -114,7 +114,9 @@ inline void BlockSummation::add(std::int64_t index, std::int64_t first, std::int
                                 const SumArrays& to, double* scratch, Companion* companion) const noexcept {
   const StatisticKernels& k = sums_.kernels;
   const Block block = block_at(sums_.geometry, sums_.partition, index);
-  for (int j = 0; j < k.sums.constants; ++j) std::fill_n(to.constant[static_cast<std::size_t>(j)], room, 0.0);
+  for (int j = 0; j < k.sums.constants; ++j) {  // the last vector reads beyond the channels
+    std::fill(to.constant[static_cast<std::size_t>(j)] + channels, to.constant[static_cast<std::size_t>(j)] + room, 0.0);
+  }
   for (int j = 0; j < k.sums.sums; ++j) std::fill_n(to.sum[static_cast<std::size_t>(j)], room, 0.0);
   k.begin(sums_.statistic, sums_.in, block, first, channels, to);
   const Pass sums{k.sums, sums_.summation};
