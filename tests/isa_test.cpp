@@ -3,6 +3,8 @@
 
 #include <cstdlib>
 
+#include <batchnorm/explain.hpp>
+
 #include "support/calls.hpp"
 #include "support/messages.hpp"
 
@@ -119,6 +121,34 @@ TEST(InstructionSets, PreferredOneIsAvailableAndHasFusedMultiplyAddWhereTheProce
   const Isa preferred = batchnorm::preferred_isa();
   EXPECT_NE(std::find(isas.begin(), isas.end(), preferred), isas.end());
   EXPECT_GE(preferred, (std::min)(isas.back(), Isa::x86_64_v3));
+}
+
+/// The instruction sets of calls: float, half in rows, in long and in short planes, bfloat16 in long planes.
+[[noreturn]] void print_those_of_calls() {
+  const auto print = []<class T>(T nothing, const batchnorm::Shape& shape, batchnorm::Format format) {
+    const batchnorm::TensorView<const T> x(&nothing, shape);
+    std::cerr << to_string(batchnorm::isa_of(x, format)) << ' ';
+  };
+  using batchnorm::Format, batchnorm::Shape;
+  print(1.0F, Shape{2, 64, 3}, Format::NHWC);
+  print(batchnorm::half(1), Shape{2, 64, 3}, Format::NHWC);
+  print(batchnorm::half(1), Shape{2, 3, 64}, Format::NCHW);
+  print(batchnorm::half(1), Shape{2, 3, 7, 7}, Format::NCHW);
+  print(batchnorm::bfloat16(1), Shape{2, 3, 8, 8}, Format::NCHW);
+  std::exit(0);
+}
+
+TEST_F(EnvironmentDeathTest, TwoByteElementsTakeTheLargestOneButInShortPlanes) {
+  unsetenv("BATCHNORM_ISA");
+  const std::string preferred(to_string(batchnorm::preferred_isa())), largest(to_string(available_isas().back()));
+  EXPECT_EXIT(print_those_of_calls(), testing::ExitedWithCode(0),
+              "^" + preferred + " " + largest + " " + largest + " " + preferred + " " + largest + " $");
+  for (const Isa isa : available_isas()) {
+    const std::string name(to_string(isa));
+    setenv("BATCHNORM_ISA", name.c_str(), 1);
+    EXPECT_EXIT(print_those_of_calls(), testing::ExitedWithCode(0),
+                "^" + name + " " + name + " " + name + " " + name + " " + name + " $");
+  }
 }
 
 TEST_F(EnvironmentDeathTest, EmptyOrAbsentMeansThePreferredOne) {

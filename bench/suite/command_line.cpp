@@ -57,7 +57,6 @@ std::vector<int> threads_of(const std::vector<std::string>& texts) {
 std::vector<batchnorm::Isa> isas_of(const std::vector<std::string>& texts) {
   std::vector<batchnorm::Isa> isas;
   for (const std::string& text : texts) isas.push_back(batchnorm::parse_isa(text, "--isa"));
-  if (isas.empty()) isas.push_back(batchnorm::active_isa());
   return isas;
 }
 
@@ -92,9 +91,11 @@ std::vector<Row> rows_of(const Texts& texts) {
     for (const Operation operation : operations) {
       for (const Layout layout : layouts_of(layouts, shape)) {
         for (const ElementType type : types) {
-          for (const batchnorm::Isa isa : isas) {
+          const auto add = [&](batchnorm::Isa isa) {
             for (const int count : threads) rows.push_back({{operation, layout, type, shape, count}, isa});
-          }
+          };
+          for (const batchnorm::Isa isa : isas) add(isa);
+          if (isas.empty()) add(isa_of_library({operation, layout, type, shape, 1}));
         }
       }
     }
@@ -119,8 +120,7 @@ void add_options(CLI::App& app, Texts& texts, Request& request) {
   repeatable("--format", texts.formats, "NCHW, NHWC; by default both, once for a matrix");
   repeatable("--type", texts.types, names_of(all_types) + "; by default float");
   repeatable("--threads", texts.threads, "how many; by default 1 and 2")->type_name("N");
-  repeatable("--isa", texts.isas,
-             "instruction set; by default that of BATCHNORM_ISA, or the one that the library prefers here");
+  repeatable("--isa", texts.isas, "instruction set; by default that of BATCHNORM_ISA, or the one that the library takes here");
   app.add_option("--tuning", texts.tuning, "numbers of the library, as in BATCHNORM_TUNING: plane_group_bytes=512K,...")
       ->type_name("NAME=VALUE,...");
   app.add_option("--json", request.json, "writes the rows to a file")->type_name("FILE");

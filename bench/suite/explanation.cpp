@@ -23,24 +23,30 @@ batchnorm::Pass pass_of(Operation operation) {
   }
 }
 
-template <class T>
-std::string explanation(const Problem& problem) {
-  batchnorm::ThreadTeam team(problem.threads);
-  const T nothing{};  // nothing is read of x
-  const batchnorm::TensorView<const T> x(&nothing, shape_of(problem));
-  return batchnorm::explain<T>(pass_of(problem.operation), x, format_of(problem.layout), {.executor = &team});
+/// f(x) for a view of the problem's x, of which nothing may be read.
+template <class F>
+auto with_x(const Problem& problem, const F& f) {
+  const auto call = [&]<class T>(T nothing) { return f(batchnorm::TensorView<const T>(&nothing, shape_of(problem))); };
+  switch (problem.type) {
+    case ElementType::float64: return call(double{});
+    case ElementType::half: return call(batchnorm::half{});
+    case ElementType::bfloat16: return call(batchnorm::bfloat16{});
+    default: return call(float{});
+  }
 }
 
 }  // namespace
 
 std::string explanation_of(const Row& row) {
   batchnorm::force_isa(row.isa);
-  switch (row.problem.type) {
-    case ElementType::float64: return explanation<double>(row.problem);
-    case ElementType::half: return explanation<batchnorm::half>(row.problem);
-    case ElementType::bfloat16: return explanation<batchnorm::bfloat16>(row.problem);
-    default: return explanation<float>(row.problem);
-  }
+  batchnorm::ThreadTeam team(row.problem.threads);
+  return with_x(row.problem, [&](const auto& x) {
+    return batchnorm::explain(pass_of(row.problem.operation), x, format_of(row.problem.layout), {.executor = &team});
+  });
+}
+
+batchnorm::Isa isa_of_library(const Problem& problem) {
+  return with_x(problem, [&](const auto& x) { return batchnorm::isa_of(x, format_of(problem.layout)); });
 }
 
 }  // namespace bench

@@ -54,7 +54,7 @@ std::vector<CacheSize> caches() {
   std::vector<CacheSize> result;
   for (const benchmark::CPUInfo::CacheInfo& cache : benchmark::CPUInfo::Get().caches) {
     if (cache.type == "Instruction") continue;
-    const std::string name = "L" + std::to_string(cache.level) + (cache.type == "Data" ? "d" : "");
+    const std::string name = std::string("L").append(std::to_string(cache.level)).append(cache.type == "Data" ? "d" : "");
     result.push_back({name, cache.size, cache.num_sharing});
   }
   return result;

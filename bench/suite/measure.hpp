@@ -49,6 +49,9 @@ std::string name_of(const Row& row);
 /// How the library goes through memory in that row; of a fused operation, what the plain one does.
 std::string explanation_of(const Row& row);
 
+/// The instruction set that the library takes for that problem, unless one was forced.
+batchnorm::Isa isa_of_library(const Problem& problem);
+
 /// Checks and times a row, with its rivals if wanted.
 Result measure(const Row& row, bool with_rivals);
 

@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// How a call will go through memory, in words.
+/// How a call will go through memory, in words, and on which instruction set.
 
 #include <string>
 
@@ -42,6 +42,20 @@ std::string explain(Pass pass, TensorView<const T> x, Format format, const CallO
 template <TensorLike X>
 std::string explain(Pass pass, const X& x, Format format, const CallOptions& call = {}) {
   return explain<element_of<X>>(pass, TensorView<const element_of<X>>(x), format, call);
+}
+
+/// The instruction set that a call on x runs on: active_isa(), but x86-64-v4 for elements of 2 bytes on a processor that
+/// executes 64-byte vectors in halves, unless planes are short or an instruction set was forced.
+///
+///   x   [N, C, spatial...] or [N, spatial..., C], rank 2 to 5; nothing is read of it
+/// @throws ShapeError, ValueError   as BatchNorm does for x
+template <Element T>
+Isa isa_of(TensorView<const T> x, Format format);
+
+/// The same of whatever a TensorView is made of.
+template <TensorLike X>
+Isa isa_of(const X& x, Format format) {
+  return isa_of<element_of<X>>(TensorView<const element_of<X>>(x), format);
 }
 
 // ----------------------------------------------------------------------------------------------------------------------------
@@ -103,12 +117,18 @@ std::string explain(Pass pass, TensorView<const T> x, Format format, const CallO
   const arguments::Reporter reporter("batchnorm::explain", call);
   const arguments::Arguments arguments(reporter, x, format);
   if (arguments::stops(reporter, call)) return {};
-  const cpu::Machine machine = arguments::machine_of(call);
+  const cpu::Machine machine = arguments::machine_of<T>(call, arguments.geometry());
   if (arguments.empty()) return "an empty batch: nothing is done";
   const arguments::PassShape<T> shape(pass, arguments.geometry(), arguments.x(x).pitch);
   const cpu::Plan plan = shape.plan(pass, machine);
   return cpu::explain(plan, arguments.geometry(), pass == Pass::inference ? nullptr : &shape.sums.partition) + "; " +
          arguments::words_of_tuning(call);
+}
+
+template <Element T>
+Isa isa_of(TensorView<const T> x, Format format) {
+  const arguments::Arguments arguments(arguments::Reporter("batchnorm::isa_of"), x, format);
+  return arguments::isa_for(sizeof(T), arguments.geometry());
 }
 
 }  // namespace BATCHNORM_KERNELS

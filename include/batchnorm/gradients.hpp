@@ -213,7 +213,7 @@ void batch_norm_double_backward(Format format, const Options& options, const Dou
   to.dscale = arguments.channel_vector("dscale", out.dscale);
   arguments.check_overlap();
   if (arguments::stops(reporter, call)) return;
-  const cpu::Machine machine = arguments::machine_of(call);
+  const cpu::Machine machine = arguments::machine_of<T>(call, arguments.geometry());
   if (arguments.empty()) {
     const cpu::OrderedAccesses ordered;
     if (to.dscale != nullptr) std::fill_n(to.dscale, arguments.channels(), P(0));
@@ -244,7 +244,7 @@ GradientSums gradient_sums(Format format, const GradientInputViews<T, P>& in, co
   arguments.check_present("mean", in.mean.present(), "it is subtracted from x");
   const P* mean = arguments.channel_vector("mean", in.mean);
   if (arguments::stops(reporter, call)) return {};
-  const cpu::Machine machine = arguments::machine_of(call);
+  const cpu::Machine machine = arguments::machine_of<T>(call, arguments.geometry());
   GradientSums result(arguments.channels());
   if (arguments.empty()) return result;
   cpu::Scratch scratch;
@@ -264,7 +264,7 @@ GradientSums gradient_sums(Format format, const GradientInputViews<T, P>& in, co
   arguments::check_whole(reporter, moments);
   arguments.check_moments(moments.channels(), moments.count);
   if (arguments::stops(reporter, call)) return {};
-  const cpu::Machine machine = arguments::machine_of(call);
+  const cpu::Machine machine = arguments::machine_of<T>(call, arguments.geometry());
   GradientSums result(arguments.channels());
   if (arguments.empty()) return result;
   cpu::Scratch scratch;

@@ -76,8 +76,11 @@ inline Isa preferred_isa_of_processor() noexcept {
   return best == Isa::x86_64_v4 && halves_64_byte_vectors() ? Isa::x86_64_v3 : best;
 }
 
-/// -1 until chosen, then an Isa. One for the program: where batchnorm::compiled is a shared library, that has it, so that
-/// force_isa reaches its kernels whatever visibility the program's own symbols have.
+/// What chosen_isa holds where neither the program nor the environment asks for an instruction set.
+inline constexpr int automatic_isa = 100;
+
+/// -1 until chosen, then an Isa or automatic_isa. One for the program: where batchnorm::compiled is a shared library, that has
+/// it, so that force_isa reaches its kernels whatever visibility the program's own symbols have.
 #if defined(BATCHNORM_COMPILED_SHARED)
 [[gnu::visibility("default")]] extern std::atomic<int> chosen_isa;
 #else
@@ -172,18 +175,30 @@ inline Isa parse_isa(std::string_view name, std::string_view source = "instructi
 /// @throws ValueError   not available here, or below what the compiler's flags demand (compiled_isa())
 inline void force_isa(Isa isa) { detail::chosen_isa.store(static_cast<int>(parse_isa(to_string(isa)))); }
 
-/// The instruction set that calls run on: the forced one, or BATCHNORM_ISA, or the preferred one.
+namespace cpu {
+
+/// An Isa, perhaps one that this translation unit lacks, or automatic_isa.
+/// @throws ValueError   BATCHNORM_ISA is unknown or not available here
+inline int chosen_isa() {
+  int chosen = batchnorm::detail::chosen_isa.load(std::memory_order_relaxed);
+  if (chosen < 0) {
+    const std::string_view wanted = isa_of_environment();
+    chosen = wanted.empty() ? batchnorm::detail::automatic_isa : static_cast<int>(parse_isa(wanted, "BATCHNORM_ISA"));
+    int unset = -1;
+    if (!batchnorm::detail::chosen_isa.compare_exchange_strong(unset, chosen)) chosen = unset;
+  }
+  return chosen;
+}
+
+}  // namespace cpu
+
+/// The instruction set that calls run on: the forced one, or BATCHNORM_ISA, or the preferred one. Calls on elements of 2 bytes
+/// may take a larger one than the preferred one (isa_of in explain.hpp).
 /// @throws ValueError   BATCHNORM_ISA is unknown or not available here
 inline Isa active_isa() {
-  int chosen = detail::chosen_isa.load(std::memory_order_relaxed);
-  if (chosen < 0) {
-    const std::string_view wanted = cpu::isa_of_environment();
-    chosen = static_cast<int>(wanted.empty() ? detail::preferred_isa_of_processor() : parse_isa(wanted, "BATCHNORM_ISA"));
-    int unset = -1;
-    if (!detail::chosen_isa.compare_exchange_strong(unset, chosen)) chosen = unset;
-  }
-  const Isa isa = static_cast<Isa>(chosen);
-  return std::clamp(isa, compiled_isa(), largest_isa());
+  const int chosen = cpu::chosen_isa();
+  if (chosen == detail::automatic_isa) return preferred_isa();
+  return std::clamp(static_cast<Isa>(chosen), compiled_isa(), largest_isa());
 }
 
 }  // namespace BATCHNORM_KERNELS

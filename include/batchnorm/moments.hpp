@@ -124,7 +124,7 @@ Moments moments(TensorView<const T> x, Format format, const CallOptions& call) {
   const arguments::Reporter reporter("batchnorm::moments", call);
   const arguments::Arguments arguments(reporter, x, format);
   if (arguments::stops(reporter, call)) return {};
-  const cpu::Machine machine = arguments::machine_of(call);
+  const cpu::Machine machine = arguments::machine_of<T>(call, arguments.geometry());
   Moments result(arguments.channels());
   if (arguments.empty()) return result;
   cpu::collect_moments(machine, arguments.geometry(), arguments.x(x), result.mean.data(), result.mean_low.data(),

@@ -154,7 +154,7 @@ void forward(Exchange<Moments>& exchange, arguments::ForwardArguments<writes_mas
              const CallOptions& call) {
   const arguments::Arguments& arguments = given.arguments;
   const std::int64_t channels = arguments.channels();
-  const batchnorm::cpu::Machine machine = arguments::machine_of(call);
+  const batchnorm::cpu::Machine machine = arguments::machine_of<T>(call, arguments.geometry());
   exchange.prepare(channels);
   Moments own(channels);
   batchnorm::cpu::Scratch scratch;
@@ -221,7 +221,7 @@ void backward(Exchange<GradientSums>& exchange, const arguments::Arguments& argu
     batchnorm::cpu::Scratch scratch;
     const auto part = batchnorm::cpu::ChannelScratch::reserve(scratch, channels, batchnorm::cpu::GivenStatistics::count);
     scratch.allocate();
-    arguments::collect_sums(arguments::machine_of(call), tensors, statistics(part.in(scratch)), own);
+    arguments::collect_sums(arguments::machine_of<T>(call, arguments.geometry()), tensors, statistics(part.in(scratch)), own);
   }
   const Options agreed{.is_training = options.is_training, .epsilon = options.epsilon, .momentum = 0};
   const auto agreed_parameters = static_cast<std::int64_t>(parameters);

@@ -74,7 +74,7 @@ void normalize(Format format, const InputViews<T, P>& in, double epsilon, std::t
   const P* bias = arguments.channel_vector("bias", in.bias);
   arguments.check_overlap();
   if (arguments::stops(reporter, call)) return;
-  const cpu::Machine machine = arguments::machine_of(call);
+  const cpu::Machine machine = arguments::machine_of<T>(call, arguments.geometry());
   if (arguments.empty()) return;
   cpu::sweep(machine, checked.work, [&](const cpu::NormalizationCoefficients<compute_t<T>>& coefficients) {
     cpu::run(machine.isa, cpu::ConstantCoefficients<compute_t<T>, P>{mean, variance, scale, bias, epsilon, arguments.channels(),
@@ -97,7 +97,7 @@ void normalize(Format format, const InputViews<T, P>& in, const Moments& moments
   arguments::check_whole(reporter, moments);
   arguments.check_moments(moments.channels(), moments.count);
   if (arguments::stops(reporter, call)) return;
-  const cpu::Machine machine = arguments::machine_of(call);
+  const cpu::Machine machine = arguments::machine_of<T>(call, arguments.geometry());
   if (arguments.empty()) return;
   cpu::Scratch scratch;
   const auto part = cpu::ChannelScratch::reserve(scratch, moments.channels(), 4);

@@ -306,7 +306,7 @@ void infer_prepared(const batchnorm::detail::PreparedState<compute_t<T>>& state,
     is_empty = arguments.empty();
   }
   if (stops(reporter, call)) return;
-  const cpu::Machine machine = machine_of(call);
+  const cpu::Machine machine = machine_of<T>(call, work.geometry);
   if (!is_empty) cpu::sweep_prepared(machine, work, PreparedArrays(state).in(state));
 }
 

@@ -107,7 +107,7 @@ void with_mask_or_without(const Reporter& reporter, bool is_given, const F& f) {
 template <bool writes_mask, Element T, ParameterOf<T> P, Epilogue<T> E>
 void forward(ForwardArguments<writes_mask, T, P, E>& given, const Options& options, const CallOptions& call) {
   const Arguments& arguments = given.arguments;
-  const cpu::Machine machine = machine_of(call);
+  const cpu::Machine machine = machine_of<T>(call, arguments.geometry());
   if (options.is_training && arguments.empty()) {
     given.channels.write_empty_batch(arguments.channels());
   } else if (options.is_training) {

@@ -133,7 +133,7 @@ inline cpu::GivenStatistics given_moments(const Moments& moments, const cpu::Cha
 template <Element T, class Pass, Element P>
 void backward(const Arguments& arguments, const CallOptions& call, const cpu::GradientTensors<T, Pass>& tensors,
               const GivenVectors<P>& given, const cpu::GradientArguments<P>& to, bool is_training) {
-  const cpu::Machine machine = machine_of(call);
+  const cpu::Machine machine = machine_of<T>(call, arguments.geometry());
   if (arguments.empty()) return to.write_empty_batch(arguments.channels());
   if (!to.wants_sums() && tensors.dx.data == nullptr && tensors.dresidual.data == nullptr) return;
   cpu::Scratch scratch;
@@ -168,7 +168,7 @@ void collect_sums(const cpu::Machine& machine, const cpu::GradientTensors<T, Pas
 template <bool is_training, Element T, class Pass, Element P, class Fill, class Sums>
 void apply_sums(const Arguments& arguments, const CallOptions& call, const cpu::GradientTensors<T, Pass>& tensors,
                 cpu::GradientArguments<P> to, const Fill& fill, const Sums& sums) {
-  const cpu::Machine machine = machine_of(call);
+  const cpu::Machine machine = machine_of<T>(call, arguments.geometry());
   cpu::Scratch scratch;
   const auto part = cpu::ChannelScratch::reserve(scratch, arguments.channels(), cpu::GivenStatistics::count);
   const auto state_part = cpu::ChannelScratch::reserve(scratch, arguments.channels(), 4);

@@ -64,10 +64,13 @@ inline void pack_upper_halves(u16& r, const u16& a, const u16& b) {
   return _mm512_cmp_ps_mask(__m512(a.v), __m512(b.v), _CMP_UNORD_Q);
 }
 [[gnu::target(BATCHNORM_TARGET_V4)]] inline void pack_upper_halves(u64& r, const u64& a, const u64& b) {
-  const __m256i low = _mm512_maskz_cvtepi32_epi16(0xffff, __m512i((a.v >> 16)));
-  const __m256i high = _mm512_maskz_cvtepi32_epi16(0xffff, __m512i((b.v >> 16)));
-  std::memcpy(&r.v, &low, 32);
-  std::memcpy(reinterpret_cast<char*>(&r.v) + 32, &high, 32);
+  static constexpr auto odd_words = [] {
+    std::array<std::uint16_t, 32> numbers{};
+    for (std::size_t i = 0; i < 32; ++i) numbers[i] = static_cast<std::uint16_t>(2 * i + 1);
+    return numbers;
+  }();
+  const __m512i numbers = _mm512_loadu_si512(odd_words.data());
+  r.v = u64::native(_mm512_maskz_permutex2var_epi16(~__mmask32{0}, __m512i(a.v), numbers, __m512i(b.v)));
 }
 #endif
 
