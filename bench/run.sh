@@ -8,15 +8,19 @@ usage() {
   cat << 'END'
 Usage: bench/run.sh [option...]
 
-Builds batchnorm_bench in build/bench, times the library and its rivals against a copy, and writes JSON and pictures to
-bench/results:
+Builds batchnorm_bench in build/bench, times the library and its rivals against a copy, writes JSON and pictures to
+bench/results, and prints a table of classes of calls (bench/tables.py):
 
-  panel.json, shapes_*.png     shapes of known networks, the library and its rivals
+  panel.json, shapes_*.png     shapes of known networks
+  half.json                    half and bfloat16
+  rivals.json                  some of the shapes beside the rivals; with --full they are in panel.json
   sizes.json, sizes_*.png      the same kind of tensor from 4 KB to 1 GB
   threads.json, threads_*.png  from 1 thread to all
+  fused.json                   the fused operations
 
-  --quick              11 shapes, 37 minutes with rivals on 2 cores; the default
-  --full               all shapes, half and bfloat16, the fused operations, rivals at each size: some hours
+  --quick              11 shapes, 3 of them in half and bfloat16, 8 beside the rivals on one thread: 10 minutes on 2 cores; no
+                       fused operations and no threads.json; the default
+  --full               all shapes, all of them with rivals, rivals at each size: some hours
   --no-rivals          the library alone
   --onednn FOLDER      oneDNN from there (include/, lib/) instead of Debian's
   --torch FOLDER       libtorch from there; otherwise the one inside python3's torch or Debian's libtorch-dev, if there is one
@@ -98,54 +102,83 @@ done
 bench=build/bench/bin/batchnorm_bench
 status=0
 
+# What is drawn: what this run has measured or, with --draw, all that is there.
+measured=()
+
+# has_results NAME...: sets `files` to those of them that are to be drawn.
+has_results() {
+  local name
+  files=()
+  for name in "$@"; do
+    if [[ -s $results/$name.json ]] && { $draws_only || [[ " ${measured[*]} " == *" $name "* ]]; }; then
+      files+=("$results/$name.json")
+    fi
+  done
+  ((${#files[@]} > 0))
+}
+
 # measure NAME OPTION...: one file of results. A row that is wrong is named and costs the status, not the other rows.
 measure() {
   local name=$1
   shift
   echo
   echo "== $name"
+  measured+=("$name")
   "$bench" "$@" --json "$results/$name.json" || status=1
 }
 
-measure_all() {
-  local panel=(--panel quick) size_rivals=()
-  if $full; then
-    panel=(--panel full)
-    size_rivals=("${rivals[@]}")
+measure_quick() {
+  measure panel --panel quick "${end_options[@]}"
+  measure half --shape 32,256,56,56 --shape 32,1024,14,14 --shape 16,112,14,14 --type half --type bfloat16 --threads 1
+  if ((${#rivals[@]} > 0)); then
+    measure rivals --shape 32,64,56,56 --shape 32,256,56,56 --shape 32,128,28,28 --shape 32,1024,14,14 --shape 32,2048,7,7 \
+      --shape 1,64,112,112 --shape 1,2048,7,7 --shape 16,512 --threads 1 "${rivals[@]}"
   fi
-  measure panel "${panel[@]}" "${end_options[@]}" "${rivals[@]}"
-  measure sizes "${size_options[@]}" "${end_options[@]}" "${size_rivals[@]}"
+  measure sizes "${size_options[@]}" --threads 1
+}
+
+measure_full() {
+  local panel=(--panel full "${end_options[@]}" "${rivals[@]}")
+  measure panel "${panel[@]}"
+  measure sizes "${size_options[@]}" "${end_options[@]}" "${rivals[@]}"
   measure threads "${thread_options[@]}" --shape 32,64,112,112 --shape 32,256,56,56 --shape 32,1024,14,14 --shape 32,2048,7,7 \
     --shape 1,64,112,112
-  if $full; then
-    measure half "${panel[@]}" "${end_options[@]}" --type half --type bfloat16 "${rivals[@]}"
-    measure fused "${panel[@]}" "${end_options[@]}" --operation training_relu --operation inference_relu \
-      --operation training_add_relu --operation backward_relu "${rivals[@]}"
-  fi
+  measure half "${panel[@]}" --type half --type bfloat16
+  measure fused "${panel[@]}" --operation training_relu --operation inference_relu --operation training_add_relu \
+    --operation backward_relu
+}
+
+measure_all() {
+  if $full; then measure_full; else measure_quick; fi
   if [[ -n $python ]]; then
     echo
     echo "== python"
+    measured+=(python)
     "$python" bench/rivals.py --libraries build/bench/lib "${end_options[@]}" --json "$results/python.json" || status=1
   fi
 }
 
 draw() {
-  local shapes=() name arguments=()
-  for name in panel half fused python; do
-    if [[ -s $results/$name.json ]]; then
-      shapes+=("$results/$name.json")
-    fi
-  done
-  if ((${#shapes[@]} > 0)); then
-    arguments+=(--shapes "${shapes[@]}")
+  local arguments=() name files
+  if has_results panel half fused rivals python; then
+    arguments+=(--shapes "${files[@]}")
   fi
   for name in sizes threads; do
-    if [[ -s $results/$name.json ]]; then
-      arguments+=("--$name" "$results/$name.json")
+    if has_results "$name"; then
+      arguments+=("--$name" "${files[@]}")
     fi
   done
   echo
   python3 bench/plot.py --out "$results" "${arguments[@]}"
+}
+
+# The classes of calls; python.json has no rows of the library.
+print_table() {
+  local files
+  if has_results panel half fused; then
+    echo
+    python3 bench/tables.py "${files[@]}"
+  fi
 }
 
 if ! $draws_only; then
@@ -153,4 +186,5 @@ if ! $draws_only; then
   measure_all
 fi
 draw
+print_table
 exit $status
