@@ -9,7 +9,8 @@ brackets the worst row. Fused forms are compared with the plain form of the same
 1 thread and for more. Below the table stand the rows beyond 1.25 times the goal of their class.
 
 --shapes   each shape, float: ratio to the copy with 1 thread / with more
---rivals   each shape, 1 thread, float: the ratio of the library and of its best rival; bold where the rival is more than 5 % faster
+--rivals   each shape, 1 thread, float: the ratio of the library, of its best rival in the same layout (bold: that is more than 5 %
+           faster), and of rivals in a blocked layout of their own
 
 Where files have the same case, the row of the last one counts.
 """
@@ -146,22 +147,34 @@ def shapes_of(rows):
     return "\n".join(lines)
 
 
+def best_of(rivals, is_blocked):
+    return min(((ratio, name) for name, ratio in rivals.items() if ("blocked" in name) == is_blocked), default=None)
+
+
 def rivals_of(rows):
+    heads = " | ".join(f"{layout} | same layout | blocked" for layout in LAYOUTS)
     lines = []
     for operation in OPERATIONS:
-        lines += [f"| {operation} | " + " | ".join(f"{layout} | best rival" for layout in LAYOUTS) + " |", "|---|---|---|---|---|"]
+        lines += [f"| {operation} | {heads} |", "|---" * (1 + 3 * len(LAYOUTS)) + "|"]
+        columns = [[] for _ in range(3 * len(LAYOUTS))]  # for the medians
         for shape, found in float_rows(rows).items():
             cells = []
             for layout in LAYOUTS:
                 row = found[operation, layout].get(1)
                 if row is None or not row["rivals"]:
-                    cells += ["", ""]
+                    cells += ["", "", ""]
                     continue
-                name, best = min(row["rivals"].items(), key=lambda rival: rival[1])
                 ours = row["ratio_to_copy"]
-                cells += [f"**{ours:.2f}**" if ours > 1.05 * best else f"{ours:.2f}", f"{best:.2f} {name}"]
+                plain, blocked = (best_of(row["rivals"], is_blocked) for is_blocked in (False, True))
+                lost = plain is not None and ours > 1.05 * plain[0]
+                text = f"**{ours:.2f}**" if lost else f"{ours:.2f}"
+                columns[len(cells)].append(ours)
+                for place, best in ((1, plain), (2, blocked)):
+                    columns[len(cells) + place] += [best[0]] if best else []
+                cells += [text, f"{plain[0]:.2f} {plain[1]}" if plain else "", f"{blocked[0]:.2f}" if blocked else ""]
             lines.append(f"| {', '.join(map(str, shape))} | " + " | ".join(cells) + " |")
-        lines.append("")
+        medians = [f"{statistics.median(column):.2f}" if column else "" for column in columns]
+        lines += ["| median | " + " | ".join(medians) + " |", ""]
     return "\n".join(lines).rstrip()
 
 

@@ -11,7 +11,7 @@ import tables  # noqa: E402
 
 def row(shape, operation, ratio, layout="NCHW", element="float", threads=1):
     return {"shape": shape, "operation": operation, "format": layout, "type": element, "isa": "baseline", "threads": threads,
-            "ratio_to_copy": ratio, "ratio_per_byte": ratio}
+            "ratio_to_copy": ratio, "ratio_per_byte": ratio, "rivals": {}}
 
 
 class TablesTest(unittest.TestCase):
@@ -66,12 +66,16 @@ class TablesTest(unittest.TestCase):
         self.assertIn("| 16, 512 |  |  |  |  |  | 3.00 |", table)
         self.assertNotIn("9.00", table)
 
-    def test_a_rival_that_is_more_than_5_percent_faster_makes_our_number_bold(self):
-        rows = [dict(row([8, size], "training", 1.06), rivals={"slow": 2.0, "fast": best})
+    def test_a_rival_in_the_same_layout_that_is_more_than_5_percent_faster_makes_our_number_bold(self):
+        rows = [dict(row([8, size], "training", 1.06), rivals={"slow": 2.0, "fast": best, "x blocked": 0.5})
                 for size, best in ((1, 1.0), (2, 1.02))]
         table = tables.rivals_of(rows)
-        self.assertIn("| 8, 1 | **1.06** | 1.00 fast |  |  |", table)
-        self.assertIn("| 8, 2 | 1.06 | 1.02 fast |  |  |", table)
+        self.assertIn("| 8, 1 | **1.06** | 1.00 fast | 0.50 |  |  |  |", table)
+        self.assertIn("| 8, 2 | 1.06 | 1.02 fast | 0.50 |  |  |  |", table)
+        self.assertIn("| median | 1.06 | 1.01 | 0.50 |  |  |  |", table)
+
+    def test_without_rivals_there_is_no_number(self):
+        self.assertIn("| 8, 1 |  |  |  |  |  |  |", tables.rivals_of([row([8, 1], "training", 1.0)]))
 
 
 if __name__ == "__main__":
