@@ -116,7 +116,7 @@ def classes_of(rows):
             worst = max((ratio for ratio, _ in ratios), default=None)
             cells.append("" if median is None else f"{median:.2f} ({worst:.2f})")
             beyond += [(ratio / goal, ratio, goal, row) for ratio, row in ratios if ratio > SLACK * goal]
-        goal = f"{goals[0]:.2f}" if len(threads) == 1 else f"{goals[0]:.2f} / {goals[1]:.2f}"
+        goal = f"{goals[0 if threads == [1] else 1]:.2f}" if len(threads) == 1 else f"{goals[0]:.2f} / {goals[1]:.2f}"
         lines.append(f"| {name} | {max(map(len, found))} | {goal} | " + " | ".join(cells) + " |")
     total = sum(map(len, classes.values()))
     lines += ["", f"Beyond {SLACK} times their goal: {len(beyond)} of {total} rows" + (":" if beyond else "."), ""]

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 
+#include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <limits>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -53,6 +56,41 @@ TEST(FileFormatsTest, AVectorInFortranOrderIsRead) {
     EXPECT_EQ(message_of<npy::HeaderError>([&] { header_of("True", shape); }),
               "its data is in Fortran order; only C order can be read")
         << shape;
+  }
+}
+
+/// What reading says of an array that could not be opened, when that was not looked at.
+template <class Array>
+void expect_not_open(Array& array) {
+  EXPECT_FALSE(array.is_open());
+  std::array<std::byte, 4> data{};
+  const auto ends = [](const std::string& message) { return message.ends_with("it is not open"); };
+  EXPECT_PRED1(ends, file_error_of([&](ErrorPointer error) { array.read(data, error); }));
+  EXPECT_PRED1(ends, file_error_of([&](ErrorPointer error) { npy::read_tensor<float>(array, error); }));
+  EXPECT_PRED1(ends, file_error_of([&](ErrorPointer error) { npy::read_converted<double>(array, error); }));
+}
+
+TEST(FileFormatsTest, AnArrayThatCouldNotBeOpenedIsNotRead) {
+  const TemporaryFolder folder;
+  std::optional<batchnorm::Error> error;
+  const std::string fortran =
+      support::npy_bytes("{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3), }", std::string(24, 'd'));
+  write_bytes(folder / "x.npy", fortran);
+  npy::Reader file(folder / "x.npy", &error);
+  EXPECT_TRUE(error.has_value());
+  expect_not_open(file);
+  npy::Reader missing(folder / "missing.npy", &error);
+  expect_not_open(missing);
+
+  ZipEntry encrypted("encrypted.npy", fortran);
+  encrypted.flags = 1;
+  write_bytes(folder / "x.npz", zip_bytes({ZipEntry("fortran.npy", fortran), encrypted}));
+  const npz::Reader archive(folder / "x.npz");
+  for (const char* name : {"fortran", "encrypted", "missing"}) {
+    SCOPED_TRACE(name);
+    npz::Array array = archive.open(name, &error);
+    EXPECT_TRUE(error.has_value());
+    expect_not_open(array);
   }
 }
 
@@ -285,6 +323,11 @@ TEST_F(LoadOptionsTest, WhatAFileLacksIsAsInANewLayer) {
   ASSERT_TRUE(error.has_value());
   EXPECT_EQ(error->kind, batchnorm::ErrorKind::value);
   EXPECT_EQ(batchnorm::load_npz<float>(folder_ / "x.npz", {.names = none.names, .channels = 5}).variance[4], 1);
+  const auto layer_of_none =
+      batchnorm::load_npz<float>(folder_ / "x.npz", {.names = none.names, .channels = -1, .error = &error});
+  EXPECT_EQ(error,
+            (batchnorm::Error{batchnorm::ErrorKind::value, "batchnorm::LoadOptions: channels is -1, it must not be negative"}));
+  EXPECT_EQ(layer_of_none.channels(), 0);
 }
 
 TEST_F(LoadOptionsTest, AMissingNameMentionsTheFrameworkWhoseNamesAreThere) {

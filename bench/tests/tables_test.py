@@ -50,6 +50,10 @@ class TablesTest(unittest.TestCase):
         self.assertIn("Beyond 1.25 times their goal: 1 of 4 rows:", table)
         self.assertTrue(table.endswith("* 32,64,56,56 inference NHWC float, 1 thread: 1.50, goal 1.10"))
 
+    def test_rows_of_several_threads_alone_show_their_goal(self):
+        table = tables.classes_of([row([4, 257, 1024], "training", 1.2, threads=4)])
+        self.assertIn("| 1 | 1.25 | 1.20 (1.20) |", table)
+
     def test_a_fused_form_is_compared_with_the_plain_one(self):
         table = tables.classes_of([row([32, 64, 56, 56], "training", 1.2), row([32, 64, 56, 56], "training_relu", 1.5),
                                   row([32, 64, 7, 7], "training_relu", 1.5)])

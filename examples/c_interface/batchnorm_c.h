@@ -408,8 +408,9 @@ BATCHNORM_C_API const char* batchnorm_version(void) BATCHNORM_C_NOEXCEPT;
  * "x86-64-v4"); NULL past the last. */
 BATCHNORM_C_API const char* batchnorm_available_isa(int32_t index) BATCHNORM_C_NOEXCEPT;
 
-/* The one that calls run on: the forced one, that of BATCHNORM_ISA, or the fastest here. BATCHNORM_VALUE_ERROR where
- * BATCHNORM_ISA names none that is available, or name is NULL. */
+/* The one that calls run on: the forced one, that of BATCHNORM_ISA, or the fastest here for float and double; without one of the
+ * first two, calls on half and bfloat16 may run on a larger one. BATCHNORM_VALUE_ERROR where BATCHNORM_ISA names none that is
+ * available, or name is NULL. */
 BATCHNORM_C_API batchnorm_status batchnorm_active_isa(const char** name) BATCHNORM_C_NOEXCEPT;
 
 /* From now on every call runs on that one. BATCHNORM_VALUE_ERROR where it is unknown or not available. */

@@ -73,7 +73,7 @@ Parameters<P> read_parameters(const npz::Reader& archive, std::string_view layer
 
 /// Reads a layer whose arrays are called LAYER.NAME, or NAME where `layer` is "".
 /// @throws npy::FileError   as above
-/// @throws ValueError       all of the four names are "" and channels is absent
+/// @throws ValueError       all of the four names are "" and channels is absent or negative
 /// @throws std::bad_alloc
 template <Element P>
 Parameters<P> read_parameters(const npz::Reader& archive, std::string_view layer, const LoadOptions& options);

@@ -45,7 +45,8 @@ std::string explain(Pass pass, const X& x, Format format, const CallOptions& cal
 }
 
 /// The instruction set that a call on x runs on: active_isa(), but x86-64-v4 for elements of 2 bytes on a processor that
-/// executes 64-byte vectors in halves, unless planes are short or an instruction set was forced.
+/// executes 64-byte vectors in halves, unless runs of values are short or an instruction set was forced. All other tensors of
+/// the call are taken to lie in memory as x does.
 ///
 ///   x   [N, C, spatial...] or [N, spatial..., C], rank 2 to 5; nothing is read of it
 /// @throws ShapeError, ValueError   as BatchNorm does for x

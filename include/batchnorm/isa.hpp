@@ -128,7 +128,8 @@ inline std::vector<Isa> available_isas() {
   return isas;
 }
 
-/// The available instruction set that is the fastest here: the largest, or x86-64-v3 where x86-64-v4 brings nothing.
+/// The available instruction set that is the fastest here for float and double: the largest, or x86-64-v3 where x86-64-v4
+/// brings them nothing.
 inline Isa preferred_isa() noexcept { return std::clamp(detail::preferred_isa_of_processor(), compiled_isa(), largest_isa()); }
 
 namespace cpu {

@@ -103,16 +103,16 @@ inline void report_absent_isas() {
   static_cast<void>(reported);
 }
 
-/// Restores the instruction set that was active before.
+/// Restores the choice of an instruction set as it was before, whether forced or left to the library.
 class IsaScope {
  public:
-  IsaScope() : before_(batchnorm::active_isa()) {}
+  IsaScope() : before_(batchnorm::detail::chosen_isa.load()) {}
   IsaScope(const IsaScope&) = delete;
   IsaScope& operator=(const IsaScope&) = delete;
-  ~IsaScope() { batchnorm::force_isa(before_); }
+  ~IsaScope() { batchnorm::detail::chosen_isa.store(before_); }
 
  private:
-  Isa before_;
+  int before_;
 };
 
 /// body(isa) with each available instruction set forced.

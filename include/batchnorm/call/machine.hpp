@@ -20,14 +20,14 @@
 namespace batchnorm::inline BATCHNORM_KERNELS::arguments {
 
 /// The instruction set for elements of so many bytes. Where none is asked for and the processor executes 64-byte vectors in
-/// halves, elements of 2 bytes take these all the same, except in short planes: converting and packing them takes half as many
+/// halves, elements of 2 bytes take these all the same, except in short runs: converting and packing them takes half as many
 /// instructions. On Zen 4, medians over shapes of time with x86-64-v4 over x86-64-v3, training / inference / backward: half
 /// 0.97 / 1.08 / 0.97 NCHW, 0.84 / 0.91 / 0.80 NHWC; bfloat16 0.90 / 0.93 / 0.90 and 0.93 / 0.81 / 0.97; planes of 49 values,
 /// where the ends of runs weigh, 1.0 to 1.2.
 /// @throws ValueError   BATCHNORM_ISA cannot be used
 inline Isa isa_for(std::size_t element_bytes, const cpu::Geometry& geometry) {
-  constexpr std::int64_t short_plane = 64;
-  if (element_bytes != 2 || !(geometry.channels_last || geometry.s >= short_plane)) return active_isa();
+  constexpr std::int64_t short_run = 64;
+  if (element_bytes != 2 || !(geometry.channels_last || geometry.s >= short_run)) return active_isa();
   if (cpu::chosen_isa() != batchnorm::detail::automatic_isa) return active_isa();
   return std::clamp(batchnorm::detail::best_isa_of_processor(), compiled_isa(), largest_isa());
 }

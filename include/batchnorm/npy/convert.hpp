@@ -86,6 +86,10 @@ Tensor<T> read_as(Array& array, const Shape& shape, const FileReporter& report) 
 
 template <Element T, class Array>
 Tensor<T> read_converted(Array& array, const FileReporter& report) {
+  if (!array.is_open()) {
+    report.fail("it is not open");
+    return {};
+  }
   const Shape shape{std::span(array.header().shape)};
   const Type type = array.header().type;
   if (type == type_of<T>() && !std::same_as<T, bfloat16>) return detail::read_tensor<T>(array, report);

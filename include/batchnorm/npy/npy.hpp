@@ -24,8 +24,9 @@
 ///
 /// Functions that may fail take a pointer to an std::optional<Error>. If it is given, the error that would be thrown is stored
 /// there instead (ErrorKind::file, with the text of the exception), and the optional is empty after a call that succeeds. After
-/// an error an object may be destroyed or assigned to, and a tensor is empty. Memory that cannot be had is std::bad_alloc in
-/// any case. Compiled with -fno-exceptions, an error that is not stored calls the handler of set_error_handler.
+/// an error a reader is not open, a tensor is empty, and what was to be written may be given up or tried again. Memory that
+/// cannot be had is std::bad_alloc in any case. Compiled with -fno-exceptions, an error that is not stored calls the handler of
+/// set_error_handler.
 
 /// Arrays in .npy files.
 namespace batchnorm::npy {
@@ -136,8 +137,10 @@ class Reader {
     Source source{file_, report};
     array_ = detail::read_header(source, report);
     position_ = source.position;
+    is_open_ = !report.failed();
   }
 
+  bool is_open() const noexcept { return is_open_; }                           ///< false after an error when it was opened
   const std::filesystem::path& path() const noexcept { return file_.path(); }  ///< as it was given
   const Header& header() const noexcept { return array_.header; }              ///< type and shape of the array
   std::int64_t byte_count() const noexcept { return array_.byte_count; }       ///< bytes of its data
@@ -149,6 +152,7 @@ class Reader {
   void read(std::span<std::byte> data, std::optional<Error>* error = nullptr) { read(data, reporter(error)); }
 
   void read(std::span<std::byte> data, const detail::FileReporter& report) {
+    if (!is_open_) return report.fail("it is not open");
     Source source{file_, report, position_};
     if (source.read(data.data(), data.size()) < data.size()) report.fail("it became shorter while it was read");
     position_ = source.position;
@@ -178,6 +182,7 @@ class Reader {
   InputFile file_;
   std::uint64_t position_ = 0;  // of what has not been read
   detail::CheckedHeader array_;
+  bool is_open_ = false;
 };
 
 /// .npy files that appear together or not at all: what is not published when the object dies is removed.

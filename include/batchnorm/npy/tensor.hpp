@@ -55,6 +55,10 @@ namespace detail {
 
 template <Element T, class Array>
 Tensor<T> read_tensor(Array& array, const FileReporter& report) {
+  if (!array.is_open()) {
+    report.fail("it is not open");
+    return {};
+  }
   const Header& header = array.header();
   if (header.type != type_of<T>()) {
     report.fail("it is " + type_name(header.type) + ", expected is " + type_name(type_of<T>()) +

@@ -189,9 +189,10 @@ Parameters<P> read_parameters(const Layer& layer, const LoadOptions& options, co
   };
   Tensor<P> scale = read(names.scale), bias = read(names.bias), mean = read(names.mean), variance = read(names.variance);
   if (report.failed()) return Parameters<P>(0);
-  if (!channels) {
-    arguments::Reporter("batchnorm::LoadOptions", CallOptions{.error = report.error()})
-        .template fail<ValueError>("channels is absent, and so is every array that has C elements");
+  if (!channels || *channels < 0) {
+    const arguments::Reporter to("batchnorm::LoadOptions", CallOptions{.error = report.error()});
+    to.fail<ValueError>(channels ? "channels is " + std::to_string(*channels) + ", it must not be negative"
+                                 : "channels is absent, and so is every array that has C elements");
     return Parameters<P>(0);
   }
   Parameters<P> parameters(*channels);

@@ -211,6 +211,7 @@ class EntryStream {
 /// An array of an archive, open: its header is checked, and its size is exactly what the header demands. As npy::Reader.
 class Array {
  public:
+  bool is_open() const noexcept { return stream_ != nullptr; }
   const npy::Header& header() const noexcept { return array_.header; }
   std::int64_t byte_count() const noexcept { return array_.byte_count; }
 
@@ -221,7 +222,7 @@ class Array {
   void read(std::span<std::byte> data, std::optional<Error>* error = nullptr) { read(data, reporter(error)); }
 
   void read(std::span<std::byte> data, const detail::FileReporter& report) {
-    if (stream_ == nullptr) return report.fail("it is not open");
+    if (!is_open()) return report.fail("it is not open");
     stream_->read(data.data(), data.size(), report);
     if (!report.failed()) stream_->finish(report);
   }
@@ -238,10 +239,11 @@ class Array {
   Array(std::shared_ptr<npy::InputFile> file, std::string_view name) : file_(std::move(file)), name_(name) {}
 
   void open(const detail::Entry& entry, const detail::FileReporter& report) {
-    stream_ = std::make_unique<detail::EntryStream>(file_, entry, report);
+    auto stream = std::make_unique<detail::EntryStream>(file_, entry, report);
     if (report.failed()) return;
-    Source source{*stream_, report};
+    Source source{*stream, report};
     array_ = npy::detail::read_header(source, report);
+    if (!report.failed()) stream_ = std::move(stream);
   }
 
   struct Source {
@@ -254,7 +256,7 @@ class Array {
 
   std::shared_ptr<npy::InputFile> file_;
   std::string name_;
-  std::unique_ptr<detail::EntryStream> stream_;
+  std::unique_ptr<detail::EntryStream> stream_;  // null after an error when it was opened
   npy::detail::CheckedHeader array_;
 };
 
