@@ -46,6 +46,7 @@ class InputFile {
   explicit InputFile(std::filesystem::path path, std::optional<Error>* error = nullptr)
       : InputFile(detail::FileReporter(std::move(path), error)) {}
 
+  /// The same with errors to `report`.
   explicit InputFile(const detail::FileReporter& report) : path_(report.path()) { open(report); }
 
   const std::filesystem::path& path() const noexcept { return path_; }  ///< as it was given
@@ -61,6 +62,7 @@ class InputFile {
     return read(position, data, size, detail::FileReporter(path_, error));
   }
 
+  /// The same with errors to `report`.
   std::size_t read(std::uint64_t position, void* data, std::size_t size, const detail::FileReporter& report) {
     if (size == 0 || !file_) return 0;
     if (fseeko(file_.get(), static_cast<off_t>(position), SEEK_SET) == 0) {
@@ -107,6 +109,7 @@ class StagedFile {
   explicit StagedFile(std::filesystem::path target, std::optional<Error>* error = nullptr)
       : StagedFile(detail::FileReporter(std::move(target), error)) {}
 
+  /// The same with errors to `report`.
   explicit StagedFile(const detail::FileReporter& report) : target_(report.path()) {
     if (!refuse_directory(report)) create_partial(report);
   }
@@ -131,6 +134,7 @@ class StagedFile {
   /// @throws FileError   the file cannot be written, and close() will also say so; or it is closed
   void write(std::span<const std::byte> data, std::optional<Error>* error = nullptr) { write(data, reporter(error)); }
 
+  /// The same with errors to `report`.
   void write(std::span<const std::byte> data, const detail::FileReporter& report) {
     if (!file_) return fail(report, "it is closed already");
     if (data.empty() || std::fwrite(data.data(), 1, data.size(), file_.get()) == data.size()) return;
@@ -141,6 +145,7 @@ class StagedFile {
   /// @throws FileError   the file cannot be written, or could not before
   void close(std::optional<Error>* error = nullptr) { close(reporter(error)); }
 
+  /// The same with errors to `report`.
   void close(const detail::FileReporter& report) {
     if (!file_) return fail(report, "it is closed already");
     if (std::ferror(file_.get()) != 0) return fail(report, "an earlier part of it could not be written");
@@ -152,6 +157,7 @@ class StagedFile {
   /// @throws FileError   it cannot be renamed: the older one is as it was
   void publish(std::optional<Error>* error = nullptr) { publish(reporter(error)); }
 
+  /// The same with errors to `report`.
   void publish(const detail::FileReporter& report) {
     if (std::rename(partial_.c_str(), target_.c_str()) != 0) return fail(report, detail::reason(errno));
     partial_.clear();
@@ -162,6 +168,7 @@ class StagedFile {
   /// @throws FileError   that cannot be done: the older one is as it was
   void keep_older(std::optional<Error>* error = nullptr) { keep_older(reporter(error)); }
 
+  /// The same with errors to `report`.
   void keep_older(const detail::FileReporter& report) {
     if (refuse_directory(report)) return;
     struct stat status {};

@@ -132,6 +132,7 @@ class Reader {
   explicit Reader(std::filesystem::path path, std::optional<Error>* error = nullptr)
       : Reader(detail::FileReporter(std::move(path), error)) {}
 
+  /// The same with errors to `report`.
   explicit Reader(const detail::FileReporter& report) : file_(report) {
     if (report.failed()) return;
     Source source{file_, report};
@@ -151,6 +152,7 @@ class Reader {
   /// @throws FileError   the file cannot be read, or became shorter
   void read(std::span<std::byte> data, std::optional<Error>* error = nullptr) { read(data, reporter(error)); }
 
+  /// The same with errors to `report`.
   void read(std::span<std::byte> data, const detail::FileReporter& report) {
     if (!is_open_) return report.fail("it is not open");
     Source source{file_, report, position_};
@@ -162,6 +164,7 @@ class Reader {
   /// @throws FileError   always: this array cannot be used because of `why`
   [[noreturn]] void fail(const std::string& why) const { file_.fail(why); }
 
+  /// Of a call on this array that begins.
   detail::FileReporter reporter(std::optional<Error>* error) const { return {path(), error}; }
 
  private:
@@ -197,6 +200,7 @@ class StagedFiles {
     add(header, data, detail::FileReporter(target, error));
   }
 
+  /// The same with errors to `report`, which names the target.
   void add(const Header& header, std::span<const std::byte> data, const detail::FileReporter& report) {
     const std::string before = format_header(header);
     StagedFile file(report);
@@ -211,6 +215,7 @@ class StagedFiles {
   /// @throws FileError   one cannot be renamed; then the folder is as it was before the first was added
   void publish(std::optional<Error>* error = nullptr) { publish(detail::FileReporter({}, error)); }
 
+  /// The same with errors to `report`.
   void publish(const detail::FileReporter& report) {
     Publication publication;
     publication.files.swap(files_);
