@@ -141,10 +141,10 @@ Parameters<P> read_parameters(const npz::Reader& archive, std::string_view layer
 template <Element P>
 void save_npz(const std::filesystem::path& path, const Parameters<P>& parameters, npz::Compression compression,
               std::optional<Error>* error) {
-  const auto failed = [&] { return error != nullptr && error->has_value(); };
-  npz::Writer archive(path, compression, error);
-  if (!failed()) add_parameters(archive, "", parameters, error);
-  if (!failed()) archive.publish(error);
+  const npy::detail::FileReporter report(path, error);
+  npz::Writer archive(compression, report);
+  if (!report.failed()) add_parameters(archive, "", parameters, error);
+  if (!report.failed()) archive.publish(report);
 }
 
 template <Element P>

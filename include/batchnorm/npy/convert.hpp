@@ -70,8 +70,9 @@ Tensor<T> read_as(Array& array, const Shape& shape, const FileReporter& report) 
     double value = 0;
     if constexpr (std::same_as<Source, std::int64_t>) {
       constexpr std::int64_t largest = std::int64_t{1} << 53;
-      if (source < -largest || source > largest)
+      if (source < -largest || source > largest) {
         return refuse(i, std::to_string(source), ", a whole number of more than 53 bits");
+      }
       value = static_cast<double>(source);
     } else {
       value = widened(source);
@@ -86,10 +87,6 @@ Tensor<T> read_as(Array& array, const Shape& shape, const FileReporter& report) 
 
 template <Element T, class Array>
 Tensor<T> read_converted(Array& array, const FileReporter& report) {
-  if (!array.is_open()) {
-    report.fail("it is not open");
-    return {};
-  }
   const Shape shape{std::span(array.header().shape)};
   const Type type = array.header().type;
   if (type == type_of<T>() && !std::same_as<T, bfloat16>) return detail::read_tensor<T>(array, report);

@@ -101,9 +101,8 @@ struct CheckedHeader {
 /// Reads everything that stands before the data of an array, and compares the size of the data with what is left. Nothing
 /// after an error: it is not a .npy file, or not one of this header's kind, or its size is not what its header demands.
 ///
-///   source   read(void* data, std::size_t size) reads up to `size` bytes, fewer only at the end and after an error, and
-///   returns
-///            how many; remaining() says how many bytes are left
+///   source   read(void* data, std::size_t size) reads up to `size` bytes and returns how many, fewer only at the end and after
+///            an error; remaining() says how many bytes are left
 template <class Source>
 CheckedHeader read_header(Source& source, const FileReporter& report) {
   const std::string text = read_header_text(source, report);
@@ -164,7 +163,7 @@ class Reader {
   /// @throws FileError   always: this array cannot be used because of `why`
   [[noreturn]] void fail(const std::string& why) const { file_.fail(why); }
 
-  /// Of a call on this array that begins.
+  /// Reports the errors of one call on this array.
   detail::FileReporter reporter(std::optional<Error>* error) const { return {path(), error}; }
 
  private:
