@@ -2,6 +2,15 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <optional>
+
+#if defined(__x86_64__) && defined(__linux__)
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 #include <batchnorm/explain.hpp>
 
@@ -158,6 +167,63 @@ TEST_F(EnvironmentDeathTest, EmptyOrAbsentMeansThePreferredOne) {
   unsetenv("BATCHNORM_ISA");
   EXPECT_EXIT(print_active(), testing::ExitedWithCode(0), best);
 }
+
+#if defined(__x86_64__) && defined(__linux__)
+
+/// Executes calls() in another process, instruction by instruction, and counts those that are CPUID. Nothing where a process
+/// may not be traced here.
+template <class Calls>
+std::optional<int> count_cpuid(const Calls& calls) {
+  const pid_t child = fork();
+  if (child == 0) {
+    if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) _exit(1);
+    calls();  // the first call may ask
+    raise(SIGSTOP);
+    calls();
+    raise(SIGSTOP);
+    _exit(0);
+  }
+  int status = 0, found = 0;
+  const auto stopped_by = [&](int signal) {
+    return waitpid(child, &status, 0) == child && WIFSTOPPED(status) && WSTOPSIG(status) == signal;
+  };
+  if (!stopped_by(SIGSTOP)) return std::nullopt;
+  do {
+    user_regs_struct registers{};
+    ptrace(PTRACE_GETREGS, child, nullptr, &registers);
+    const long code = ptrace(PTRACE_PEEKTEXT, child, registers.rip, nullptr);
+    found += (code & 0xffff) == 0xa20f ? 1 : 0;
+    ptrace(PTRACE_SINGLESTEP, child, nullptr, nullptr);
+  } while (stopped_by(SIGTRAP));
+  const bool is_whole = WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP;
+  kill(child, SIGKILL);
+  waitpid(child, &status, 0);
+  EXPECT_TRUE(is_whole) << "the calls did not come to their end";
+  return found;
+}
+
+/// In a virtual machine CPUID takes several microseconds: calls on eight values took 15 of them instead of one half.
+TEST_F(EnvironmentDeathTest, OnlyTheFirstCallAsksTheProcessorWhatItIs) {
+  const IsaScope scope;
+  unsetenv("BATCHNORM_ISA");
+  batchnorm::detail::chosen_isa = -1;
+  batchnorm::ThreadTeam team(1);
+  const auto call = [&]<class T>(T value) {
+    const T x[] = {value, value};
+    T y[2];
+    const float mean[] = {0, 0}, variance[] = {1, 1};
+    batchnorm::batch_norm<T>(batchnorm::Format::NHWC, {}, {.x = {x, {1, 2}}, .mean = {mean, {2}}, .variance = {variance, {2}}},
+                             {.output_x = {y, {1, 2}}}, batchnorm::Identity{}, {.executor = &team});
+  };
+  const auto asked = count_cpuid([&] {
+    call(1.0F);
+    call(batchnorm::half(1));
+  });
+  if (!asked) GTEST_SKIP() << "a process may not be traced here";
+  EXPECT_EQ(*asked, 0);
+}
+
+#endif
 
 TEST_F(EnvironmentDeathTest, UnknownValueIsAnErrorThatListsTheAvailableOnes) {
   setenv("BATCHNORM_ISA", "sse9", 1);

@@ -43,7 +43,7 @@ constexpr std::string_view to_string(Isa isa) noexcept {
 
 namespace detail {
 
-inline Isa best_isa_of_processor() noexcept {
+inline Isa find_best_isa() noexcept {
 #if defined(__x86_64__)
   unsigned a = 0, b = 0, c = 0, d = 0;
   // Clang 14 rejects __builtin_cpu_supports("f16c"): CPUID leaf 1, ECX bit 29.
@@ -70,10 +70,20 @@ inline bool halves_64_byte_vectors() noexcept {
 #endif
 }
 
-/// Not limited to what one translation unit has kernels for: it is chosen for all of them.
+// What follows from CPUID is found once: in a virtual machine the instruction takes several microseconds, more than a small
+// call. Neither is limited to what one translation unit has kernels for: they are chosen for all of them.
+
+/// The largest instruction set that the processor has.
+inline Isa best_isa_of_processor() noexcept {
+  static const Isa best = find_best_isa();
+  return best;
+}
+
+/// The fastest one for float and double.
 inline Isa preferred_isa_of_processor() noexcept {
-  const Isa best = best_isa_of_processor();
-  return best == Isa::x86_64_v4 && halves_64_byte_vectors() ? Isa::x86_64_v3 : best;
+  static const Isa preferred =
+      best_isa_of_processor() == Isa::x86_64_v4 && halves_64_byte_vectors() ? Isa::x86_64_v3 : best_isa_of_processor();
+  return preferred;
 }
 
 /// What chosen_isa holds where neither the program nor the environment asks for an instruction set.
